@@ -1,0 +1,168 @@
+"""The one training loop. What is minimised is an objective plugged into it; what it knows is steps, batches and optimisers.
+
+An objective is a module that holds every model it needs and maps a batch to named parts of the loss. Being a module it
+can be wrapped for many devices; frozen members simply have no parameters that require a gradient.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from hkd_core.errors import UserError
+from hkd_core.files import write_json, write_text
+
+
+@dataclass(frozen=True)
+class Part:
+    """One term of the loss: `total` summed over the batch, to be divided by the global count of what it is `per`."""
+
+    total: Tensor
+    weight: float = 1.0
+    per: str = "tokens"  # "tokens": answer tokens; "examples": examples
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast. learning_rate: the peak, after `warmup` (share of the steps) and before `decay` (share) to 0."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup: float = 0.05
+    decay: float = 0.5
+    weight_decay: float = 0.01
+    accumulate: int = 1
+    clip: float = 1.0
+    precision: str = "auto"
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step (counted from 0) over the peak."""
+        done = (step + 1) / self.steps
+        return min(1.0, done / max(self.warmup, 1 / self.steps), max(0.0, (1 - done) / self.decay + 1 / self.steps))
+
+
+def choose_precision(precision: str) -> str:
+    """ "auto" becomes "bf16" where the hardware multiplies it fast, else "no". Raises UserError for another word."""
+    if precision not in ("auto", "bf16", "no"):
+        raise UserError(f'precision: expected "auto", "bf16" or "no", got "{precision}"')
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+
+
+def shuffled(count: int, batch_size: int, steps: int, seed: int, lengths: Sequence[int] | None = None) -> list[list[int]]:
+    """Index lists of `steps` batches: epochs in random order; with `lengths`, examples of like length share a batch."""
+    generator = torch.Generator().manual_seed(seed)
+    batches: list[list[int]] = []
+    order: list[int] = []
+    while len(batches) < steps:
+        while len(order) < 16 * batch_size:
+            order += torch.randperm(count, generator=generator).tolist()
+        chunk, order = order[: 16 * batch_size], order[16 * batch_size :]
+        if lengths is not None:
+            chunk.sort(key=lambda i: lengths[i])
+        groups = [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+        batches += [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
+    return batches[:steps]
+
+
+def train(
+    objective: nn.Module,
+    collate: Callable[[list[int]], dict],
+    count: int,
+    schedule: Schedule,
+    *,
+    seed: int,
+    lengths: Sequence[int] | None = None,
+    log: Path | None = None,
+    title: str = "training",
+    callback: Callable[[int], None] | None = None,
+) -> list[dict]:
+    """Minimise the objective's parts over `count` examples; returns one record a logged step, also written to `log`.
+
+    collate: indices -> batch, a dict with at least "tokens" and "examples", the counts that parts are divided by. They are
+    summed over all micro-batches and processes of a step before anything is divided, so that `accumulate` changes nothing.
+    callback: called with the step's number after every step (snapshots, moving averages).
+    Raises UserError if the loss is not finite, naming step and parts; the offending examples go to `<log>.bad.json`.
+    """
+    accelerator = Accelerator(mixed_precision=choose_precision(schedule.precision), cpu=not torch.cuda.is_available())
+    torch.manual_seed(seed)
+    trainable = [p for p in objective.parameters() if p.requires_grad]
+    if not trainable:
+        raise UserError(f"{title}: nothing to train: no parameter of the objective requires a gradient")
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), fused=True)
+    model, optimizer = accelerator.prepare(objective, optimizer)
+    model.train()
+    world, rank = accelerator.num_processes, accelerator.process_index
+    batches = shuffled(count, schedule.batch_size, schedule.steps * schedule.accumulate * world, seed, lengths)
+    history: list[dict] = []
+    sums: dict[str, float] = {}
+    every = max(1, schedule.steps // 50)
+    bar = tqdm(range(schedule.steps), desc=title, unit="step", mininterval=0.5, disable=not accelerator.is_main_process)
+    for step in bar:
+        first = step * schedule.accumulate * world
+        mine = [batches[first + k * world + rank] for k in range(schedule.accumulate)]
+        micro = [to_device(collate(indices), accelerator.device) for indices in mine]
+        local = torch.tensor([[b["tokens"], b["examples"]] for b in micro], dtype=torch.float64).sum(0)
+        counts = dict(zip(("tokens", "examples"), accelerator.reduce(local).tolist(), strict=True))
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.learning_rate * schedule.rate(step)
+        values: dict[str, float] = {}
+        for k, batch in enumerate(micro):
+            with accelerator.autocast():
+                parts = model(batch)
+            loss = sum(part.weight * part.total / max(counts[part.per], 1) for part in parts.values())
+            for name, part in parts.items():
+                values[name] = values.get(name, 0.0) + float(part.total.detach()) / max(counts[part.per], 1)
+            if not math.isfinite(float(loss.detach())):
+                report = {"step": step, "parts": {n: str(v) for n, v in values.items()}, "examples": mine[k]}
+                where = write_json(Path(f"{log or 'build/train'}.bad.json"), report)
+                shown = ", ".join(f"{n} {v:.4g}" for n, v in values.items())
+                raise UserError(f"{title}: the loss is not finite at step {step} ({shown}); its examples are in {where}")
+            # DDP averages over processes; the counts are global already.
+            accelerator.backward(loss * world)
+        if schedule.clip:
+            accelerator.clip_grad_norm_(trainable, schedule.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value
+        if (step + 1) % every == 0:
+            record = {"step": step + 1, **{name: round(value / every, 6) for name, value in sums.items()}}
+            history.append(record)
+            sums = {}
+            bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in record.items() if name != "step"))
+        if callback is not None:
+            callback(step)
+    objective.eval()
+    if log is not None and accelerator.is_main_process:
+        write_text(log, "".join(json.dumps(record) + "\n" for record in history))
+    return history
+
+
+def to_device(batch: dict, device: torch.device) -> dict:
+    """Tensors moved (also those one level down, in lists and dicts); everything else as it is."""
+
+    def move(value: object) -> object:
+        if isinstance(value, Tensor):
+            return value.to(device, non_blocking=True)
+        if isinstance(value, dict):
+            return {k: move(v) for k, v in value.items()}
+        if isinstance(value, list) and value and isinstance(value[0], Tensor):
+            return [v.to(device, non_blocking=True) for v in value]
+        return value
+
+    return {key: move(value) for key, value in batch.items()}

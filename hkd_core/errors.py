@@ -1,0 +1,5 @@
+"""The one exception for mistakes that a person can mend."""
+
+
+class UserError(Exception):
+    """Bad input, a wrong setting or a missing thing. Its text is one line: what, where, and what was expected."""

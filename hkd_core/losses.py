@@ -1,0 +1,398 @@
+"""Divergences between a student's and a teacher's next-token distributions.
+
+`divergence` takes logits, `linear_divergence` hidden states and heads, `topk_divergence` a teacher of which only the k
+most probable tokens were kept. With T and S the teacher's and the student's softmax at `temperature`, `kind` is one of
+
+    forward_kl           KL(T || S)                                     covers every mode of the teacher
+    reverse_kl           KL(S || T)                                     seeks a mode (arXiv 2306.08543)
+    jsd                  beta KL(T || M) + (1 - beta) KL(S || M),       M = beta T + (1 - beta) S (arXiv 2306.13649)
+    skewed_forward_kl    KL(T || beta T + (1 - beta) S)                 finite everywhere (arXiv 2402.03898)
+    skewed_reverse_kl    KL(S || beta S + (1 - beta) T)                 likewise
+
+All three return (total, count): the sum over unmasked positions in float32, multiplied by temperature² so that
+gradients keep their size (arXiv 1503.02531), and the number of those positions, an int. The caller divides once, by the
+count of the whole batch over accumulation steps and devices. Without unmasked positions the total is 0, with a gradient
+of 0. The teacher is a constant: no gradient reaches its logits, hidden states or head.
+
+They expect logits that stand where the token is predicted; shifting against labels is the caller's. Vocabularies of
+different size are refused: `shared_vocabulary` says how far two of them agree. A token that one side rules out (logit
+-inf) is treated exactly where the divergence is finite, and `smooth_logits` makes it finite where it is not.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from hkd_core.errors import UserError
+
+KINDS = ("forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl")
+HEAD_ROWS = 4096  # rows of a half-precision head that are held in float32 at a time
+
+
+def divergence(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    kind: str = "jsd",
+    beta: float = 0.5,
+    temperature: float = 1.0,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, int]:
+    """Sum of the divergence over unmasked positions, times temperature², and their number.
+
+    student_logits, teacher_logits: [..., V], any float type (computed in float32, or float64 if the student's is).
+    mask: bool [...], True where a position counts; what stands at the others is not looked at.
+    Raises ValueError for an unknown kind, a temperature or beta out of range, shapes that do not fit, and an infinite
+    divergence: reverse KL to a teacher with logits of -inf wants `smooth_logits`. beta is strictly between 0 and 1 for
+    jsd, which the formula makes 0 for every pair at both ends; in [0, 1) for the skewed kinds, where 0 means the plain
+    KL; and not used by the plain ones.
+    """
+    kind = _check(kind, beta, temperature)
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"student_logits {list(student_logits.shape)} and teacher_logits {list(teacher_logits.shape)} differ in "
+            "shape; for vocabularies of different size see shared_vocabulary"
+        )
+    student, teacher = _unmasked(mask, student_logits, teacher_logits.detach())
+    return _Divergence.apply(student, teacher, kind, beta, temperature), len(student)
+
+
+def topk_divergence(
+    student_logits: Tensor,
+    teacher_topk_logprobs: Tensor,
+    teacher_topk_indices: Tensor,
+    *,
+    kind: str = "jsd",
+    beta: float = 0.5,
+    temperature: float = 1.0,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, int]:
+    """`divergence` over k + 1 outcomes: the teacher's k most probable tokens and, as one bucket, all the others.
+
+    student_logits: [..., V]. teacher_topk_logprobs, teacher_topk_indices: [..., k], log-probabilities among all V, at
+    `temperature`, of distinct tokens: what `torch.log_softmax(logits / temperature, -1).topk(k)` returns.
+    Never above the full divergence, equal to it at k = V. Without the bucket, a student that moves its mass off the
+    teacher's tokens would pay nothing under reverse KL. The bucket's teacher probability is 1 minus the sum of the
+    others, and at least float32's resolution (1.2e-7), so that rounding in stored values leaves every kind finite.
+    Raises ValueError as `divergence` does, and for k outside 1..V.
+    """
+    kind = _check(kind, beta, temperature)
+    *places, vocabulary = student_logits.shape
+    k = teacher_topk_indices.shape[-1]
+    if teacher_topk_logprobs.shape != teacher_topk_indices.shape or [*teacher_topk_indices.shape[:-1]] != places:
+        raise ValueError(
+            f"expected teacher_topk_logprobs and teacher_topk_indices of shape {[*places, 'k']}, got "
+            f"{list(teacher_topk_logprobs.shape)} and {list(teacher_topk_indices.shape)}"
+        )
+    if not 1 <= k <= vocabulary:
+        raise ValueError(f"expected k between 1 and the vocabulary's {vocabulary}, got {k}")
+    student, teacher_logp, indices = _unmasked(
+        mask, student_logits, teacher_topk_logprobs.detach(), teacher_topk_indices.long()
+    )
+    teacher_logp = _as_float(teacher_logp)
+    everything = torch.log_softmax(_as_float(student) / temperature, -1)
+    student_logp = everything.gather(-1, indices)
+    if k < vocabulary:
+        student_tail = everything.scatter(-1, indices, -torch.inf).logsumexp(-1, keepdim=True)
+        teacher_tail = (1 - teacher_logp.exp().sum(-1, keepdim=True)).clamp_min(torch.finfo(torch.float32).eps).log()
+        student_logp = torch.cat([student_logp, student_tail], -1)
+        teacher_logp = torch.cat([teacher_logp, teacher_tail], -1)
+    return _Divergence.apply(student_logp, teacher_logp, kind, beta, 1) * temperature**2, len(student)
+
+
+def linear_divergence(
+    student_hidden: Tensor,
+    student_head: Tensor,
+    teacher_hidden: Tensor,
+    teacher_head: Tensor,
+    *,
+    kind: str = "jsd",
+    beta: float = 0.5,
+    temperature: float = 1.0,
+    mask: Tensor | None = None,
+    chunk: int = 64,
+) -> tuple[Tensor, int]:
+    """`divergence` of hidden @ head.T, `chunk` unmasked positions at a time: a [N, V] tensor never exists.
+
+    student_hidden [..., H], student_head [V, H]; teacher_hidden [..., H'], teacher_head [V, H']; mask: bool [...].
+    Memory beyond the inputs: three [chunk, V] buffers and the gradients, which are computed along with the value, for
+    student_hidden and, only if it requires grad, for student_head (tied to the embeddings or not). Not differentiable
+    twice. Half-precision inputs are multiplied in float32, also under autocast: logits rounded to bf16 would make the
+    gradient wrong by percents, the more the closer the student is. `torch.set_float32_matmul_precision` is respected.
+    Raises ValueError for the settings that `divergence` refuses, shapes that do not fit, and chunk < 1.
+    """
+    kind = _check(kind, beta, temperature)
+    if chunk < 1:
+        raise ValueError(f"expected chunk of at least 1, got {chunk}")
+    if student_hidden.shape[:-1] != teacher_hidden.shape[:-1]:
+        raise ValueError(
+            f"student_hidden {list(student_hidden.shape)} and teacher_hidden {list(teacher_hidden.shape)} differ in "
+            "their leading dimensions"
+        )
+    for side, hidden, head in (("student", student_hidden, student_head), ("teacher", teacher_hidden, teacher_head)):
+        if head.ndim != 2 or head.shape[1] != hidden.shape[-1]:
+            raise ValueError(f"expected {side}_head of shape [V, {hidden.shape[-1]}], got {list(head.shape)}")
+    if len(student_head) != len(teacher_head):
+        raise ValueError(
+            f"student_head has {len(student_head)} rows, teacher_head {len(teacher_head)}; cut both to what "
+            "shared_vocabulary returns"
+        )
+    student, teacher = _unmasked(mask, student_hidden, teacher_hidden.detach())
+    total = _LinearDivergence.apply(
+        student, student_head, teacher, teacher_head.detach(), kind, beta, temperature, chunk, torch.is_grad_enabled()
+    )
+    return total, len(student)
+
+
+def smooth_logits(logits: Tensor, epsilon: float) -> Tensor:
+    """log((1 - epsilon) softmax(logits) + epsilon / V): log-probabilities that are finite where logits are -inf.
+
+    logits: [..., V]. Returns [..., V], in float32 (float64 if given).
+    Reverse KL to a distribution with ruled-out tokens (a purified one, say) is infinite for any softmax student. To the
+    smoothed one it is finite, and probability s on such a token costs s log(s V / epsilon): the smaller epsilon, the
+    steeper the wall. Raises ValueError unless 0 < epsilon < 1.
+    """
+    if not 0 < epsilon < 1:
+        raise ValueError(f"expected epsilon between 0 and 1, got {epsilon}")
+    logp = torch.log_softmax(_as_float(logits), -1)
+    uniform = torch.full_like(logp, math.log(epsilon / logits.shape[-1]))
+    return torch.logaddexp(logp + math.log1p(-epsilon), uniform)
+
+
+def shared_vocabulary(student_tokens: Mapping[str, int], teacher_tokens: Mapping[str, int]) -> int:
+    """How many ids, from 0 on, mean the same token to both: cut logits to `[..., :n]` and heads to `[:n]`.
+
+    student_tokens, teacher_tokens: token string -> id, as `tokenizer.get_vocab()` gives. Heads are often padded past
+    the tokenizer, each size of a family to another length; padding is no token, and its logits mean nothing. Tokens
+    that only the longer vocabulary has at its end are cut too, and the softmax is then over the shared part.
+    Raises UserError, naming the first differing id and both strings, where the vocabularies disagree before that.
+    """
+    student = {index: token for token, index in student_tokens.items()}
+    teacher = {index: token for token, index in teacher_tokens.items()}
+    shared = min(max(student, default=-1), max(teacher, default=-1)) + 1
+    for index in range(shared):
+        if student.get(index) != teacher.get(index):
+            raise UserError(
+                f"vocabularies differ at id {index}: {student.get(index)!r} in the student, {teacher.get(index)!r} "
+                "in the teacher; expected the same tokenizer, up to tokens added at the end"
+            )
+    if not shared:
+        raise UserError("vocabularies share no token: one of them is empty")
+    return shared
+
+
+def _check(kind: str, beta: float, temperature: float) -> str:
+    """Raise ValueError for settings out of range; the kind to compute (a skew of 0 is none)."""
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}; expected one of {', '.join(KINDS)}")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"expected a temperature above 0, got {temperature}")
+    if kind == "jsd" and not 0 < beta < 1:
+        raise ValueError(
+            f"jsd is 0 for every pair at beta 0 and 1; expected a beta between, got {beta}; where other libraries "
+            "write jsd with beta = 0, use forward_kl, with beta = 1, reverse_kl"
+        )
+    if kind.startswith("skewed_") and not 0 <= beta < 1:
+        raise ValueError(
+            f"{kind} is 0 for every pair at beta 1; expected 0 <= beta < 1, got {beta}; for the plain KL use "
+            f"{kind.removeprefix('skewed_')}"
+        )
+    return kind.removeprefix("skewed_") if beta == 0 else kind
+
+
+def _as_float(values: Tensor) -> Tensor:
+    """float32, or float64 if it is that already."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _unmasked(mask: Tensor | None, *tensors: Tensor) -> list[Tensor]:
+    """Each [..., D] as [N, D], the N positions where mask [...] is True."""
+    flat = [tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors]
+    if mask is None:
+        return flat
+    places = tensors[0].shape[:-1]
+    if mask.dtype != torch.bool or mask.shape != places:
+        raise ValueError(f"expected a mask of torch.bool {list(places)}, got {mask.dtype} {list(mask.shape)}")
+    rows = mask.flatten().nonzero().squeeze(-1)
+    return [tensor.index_select(0, rows) for tensor in flat]
+
+
+class _Divergence(torch.autograd.Function):
+    """`divergence` of unmasked positions: logits [N, V] and [N, V] -> total."""
+
+    @staticmethod
+    def forward(ctx, student_logits, teacher_logits, kind, beta, temperature):
+        normalise, value_and_gradient = _IN_PLACE[kind]
+        dtype = torch.promote_types(student_logits.dtype, torch.float32)
+        student = normalise(student_logits.to(dtype) / temperature, -1)
+        teacher = normalise(teacher_logits.to(dtype) / temperature, -1)
+        values, gradient = value_and_gradient(student, teacher, torch.empty_like(student), beta)
+        total = values.sum() * temperature**2
+        if total.isinf():
+            raise ValueError(
+                f"{kind} is infinite: a token that one side can produce is ruled out (-inf) by the other; "
+                "smooth_logits keeps it finite, and so does a skewed kind or jsd"
+            )
+        ctx.save_for_backward(gradient)
+        ctx.scale, ctx.dtype = temperature, student_logits.dtype
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, total_gradient):
+        (gradient,) = ctx.saved_tensors
+        return (gradient * (total_gradient * ctx.scale)).to(ctx.dtype), None, None, None, None
+
+
+class _LinearDivergence(torch.autograd.Function):
+    """`linear_divergence` of unmasked positions: hidden [N, H] and [N, H'], heads [V, H] and [V, H'] -> total."""
+
+    @staticmethod
+    def forward(
+        ctx, student_hidden, student_head, teacher_hidden, teacher_head, kind, beta, temperature, chunk, learning
+    ):
+        dtype = torch.promote_types(student_hidden.dtype, torch.float32)
+        hidden_learns, head_learns = (learning and needed for needed in ctx.needs_input_grad[:2])
+        count, vocabulary = len(student_hidden), len(student_head)
+        normalise, value_and_gradient = _IN_PLACE[kind]
+        values = student_hidden.new_zeros(count, dtype=dtype)
+        hidden_gradient = torch.empty_like(student_hidden, dtype=dtype) if hidden_learns else None
+        head_gradient = torch.zeros_like(student_head, dtype=dtype) if head_learns else None
+        buffers = student_hidden.new_empty(3, min(chunk, count), vocabulary, dtype=dtype)
+
+        with torch.autocast(student_hidden.device.type, enabled=False):
+            for start in range(0, count, chunk):
+                here = slice(start, min(start + chunk, count))
+                student, teacher, scratch = buffers[:, : here.stop - start]
+                scaled_hidden = student_hidden[here].to(dtype) / temperature
+                _project(scaled_hidden, student_head, out=scratch)
+                normalise(scratch, -1, out=student)
+                _project(teacher_hidden[here].to(dtype) / temperature, teacher_head, out=scratch)
+                normalise(scratch, -1, out=teacher)
+                values[here], gradient = value_and_gradient(student, teacher, scratch, beta)
+                if hidden_learns:
+                    _project_back(gradient, student_head, out=hidden_gradient[here])
+                if head_learns:
+                    head_gradient.addmm_(gradient.T, scaled_hidden, alpha=temperature**2)
+
+        if hidden_learns:
+            hidden_gradient *= temperature  # temperature² of the loss over the temperature that divides the logits
+        ctx.save_for_backward(hidden_gradient, head_gradient)
+        ctx.dtypes = student_hidden.dtype, student_head.dtype
+        return values.sum() * temperature**2
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, total_gradient):
+        gradients = [
+            gradient if gradient is None else (gradient * total_gradient).to(dtype)
+            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        ]
+        return *gradients, *[None] * 7
+
+
+def _head_blocks(head: Tensor, dtype: torch.dtype):
+    """Pairs (slice of rows, those rows in dtype): the whole head at once if it is of that type."""
+    rows = max(len(head), 1) if head.dtype == dtype else HEAD_ROWS
+    for start in range(0, len(head), rows):
+        block = slice(start, start + rows)
+        yield block, head[block].to(dtype)
+
+
+def _project(hidden: Tensor, head: Tensor, *, out: Tensor) -> None:
+    """out = hidden @ head.T in the type of hidden."""
+    for block, rows in _head_blocks(head, hidden.dtype):
+        torch.mm(hidden, rows.T, out=out[:, block])
+
+
+def _project_back(gradient: Tensor, head: Tensor, *, out: Tensor) -> None:
+    """out = gradient @ head in the type of gradient."""
+    out.zero_()
+    for block, rows in _head_blocks(head, gradient.dtype):
+        out.addmm_(gradient[:, block], rows)
+
+
+# The five divergences with their gradient by the student's logits, in three [N, V] buffers. Each takes S and T (the
+# plain kinds log S and log T) and an uninitialised scratch buffer, overwrites all three, and returns (values [N],
+# gradient [N, V]). With G = -dD/dS, up to a constant, the gradient through the softmax is S (<S, G> - G).
+# Two precautions keep float32 accurate. KL(P || Q) is summed as P log(P / Q) - P + Q: the last two sum to 0, and with
+# them the rounding of the softmax normalisers cancels to first order, which flat distributions (high temperature) need.
+# And where S and T hardly overlap, log(S / M) is constant and the gradient the small rest: log1p(d), with d the odds of
+# T to S in the mixture, is that rest.
+
+
+def _forward_kl_(student_logp: Tensor, teacher_logp: Tensor, scratch: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """G = T / S, so that the gradient is S - T."""
+    log_ratio = torch.sub(teacher_logp, student_logp, out=scratch)
+    teacher = teacher_logp.exp_()
+    gradient = student_logp.exp_().sub_(teacher)
+    return log_ratio.masked_fill_(teacher == 0, 0).mul_(teacher).sum(-1) + gradient.sum(-1), gradient
+
+
+def _reverse_kl_(student_logp: Tensor, teacher_logp: Tensor, scratch: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """G = log(T / S)."""
+    g = torch.sub(teacher_logp, student_logp, out=scratch)
+    student = student_logp.exp_()
+    g.masked_fill_(student == 0, 0)
+    excess = teacher_logp.exp_().sub_(student).sum(-1)
+    mean, gradient = _through_softmax_(student, g, scratch=teacher_logp)
+    return excess - mean, gradient
+
+
+def _jsd_(student: Tensor, teacher: Tensor, scratch: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """G = (1 - beta) log(M / S) = (1 - beta) log1p(d) + constant."""
+    teacher_kl = _kl_to_mixture(teacher, student, beta, scratch)
+    student_kl = _kl_to_mixture(student, teacher, 1 - beta, scratch)
+    g = _odds_(teacher, student, beta / (1 - beta), scratch).log1p_().mul_(1 - beta)
+    return beta * teacher_kl + (1 - beta) * student_kl, _through_softmax_(student, g, scratch)[1]
+
+
+def _skewed_forward_kl_(student: Tensor, teacher: Tensor, scratch: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """G = (1 - beta) T / M = (1 - beta) / beta * d / (1 + d)."""
+    value = _kl_to_mixture(teacher, student, beta, scratch)
+    odds = _odds_(teacher, student, beta / (1 - beta), scratch)
+    g = odds.div_(torch.add(odds, 1, out=scratch)).mul_((1 - beta) / beta)
+    return value, _through_softmax_(student, g, scratch)[1]
+
+
+def _skewed_reverse_kl_(student: Tensor, teacher: Tensor, scratch: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """M = beta S + (1 - beta) T; G = log(M / S) + beta S / M = log1p(d) - d / (1 + d) + constant."""
+    value = _kl_to_mixture(student, teacher, beta, scratch)
+    odds = _odds_(teacher, student, (1 - beta) / beta, scratch)
+    share = torch.div(odds, torch.add(odds, 1, out=scratch), out=scratch)
+    return value, _through_softmax_(student, odds.log1p_().sub_(share), scratch)[1]
+
+
+def _kl_to_mixture(p: Tensor, q: Tensor, beta: float, scratch: Tensor) -> Tensor:
+    """KL(P || beta P + (1 - beta) Q) of probabilities [N, V] -> [N]."""
+    excess = torch.sub(q, p, out=scratch).sum(-1) * (1 - beta)
+    mixture = torch.lerp(q, p, beta, out=scratch).clamp_min_(torch.finfo(p.dtype).tiny)
+    ratio = torch.div(p, mixture, out=scratch)
+    return torch.xlogy(p, ratio, out=scratch).sum(-1) + excess
+
+
+def _odds_(teacher: Tensor, student: Tensor, weight: float, scratch: Tensor) -> Tensor:
+    """weight * teacher / student, kept finite, written over teacher."""
+    limits = torch.finfo(teacher.dtype)
+    return teacher.div_(torch.clamp(student, min=limits.tiny, out=scratch)).mul_(weight).clamp_max_(limits.max)
+
+
+def _through_softmax_(student: Tensor, g: Tensor, scratch: Tensor) -> tuple[Tensor, Tensor]:
+    """(<S, G>, S (<S, G> - G)), the second written over g."""
+    mean = torch.mul(student, g, out=scratch).sum(-1, keepdim=True)
+    g.sub_(mean)
+    # The mean's rounding. Where the student is nearly sure or nearly right, the gradient is no larger than that.
+    rest = torch.mul(student, g, out=scratch).sum(-1, keepdim=True)
+    return mean.squeeze(-1), torch.sub(rest, g, out=g).mul_(student)
+
+
+# What each of them takes, probabilities or their logarithms, and the function.
+_IN_PLACE = {
+    "forward_kl": (torch.log_softmax, _forward_kl_),
+    "reverse_kl": (torch.log_softmax, _reverse_kl_),
+    "jsd": (torch.softmax, _jsd_),
+    "skewed_forward_kl": (torch.softmax, _skewed_forward_kl_),
+    "skewed_reverse_kl": (torch.softmax, _skewed_reverse_kl_),
+}

@@ -1,0 +1,103 @@
+"""The hallucination elimination adapter (HEA): a residual bottleneck on the hidden states of the last decoder layers.
+
+Its up-projection starts at zero, so that at step 0 the adapted model is the original to the bit; the base stays frozen, and
+detaching gives it back. What the paper states of it: papers' abstract only; the shape is our choice.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hkd_core.errors import UserError
+from hkd_core.files import read_json, write_json
+
+CONFIG_NAME = "hea_config.json"
+WEIGHTS_NAME = "hea.safetensors"
+
+
+class Bottleneck(nn.Module):
+    """x + up(gelu(down(x))), up zero at first. [..., width] in and out."""
+
+    def __init__(self, width: int, rank: int):
+        super().__init__()
+        self.down = nn.Linear(width, rank)
+        self.up = nn.Linear(rank, width)
+        nn.init.normal_(self.down.weight, std=width**-0.5)
+        nn.init.zeros_(self.down.bias)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.up(nn.functional.gelu(self.down(x.to(self.down.weight.dtype)))).to(x.dtype)
+
+
+class HallucinationEliminationAdapter(nn.Module):
+    """`layers` bottlenecks of `rank`, one behind each of the model's last decoder layers. Works beside peft and with generate."""
+
+    def __init__(self, width: int, *, rank: int = 16, layers: int = 1):
+        super().__init__()
+        for name, value in (("width", width), ("rank", rank), ("layers", layers)):
+            if value < 1:
+                raise UserError(f"adapter: {name} must be at least 1, got {value}")
+        self.config = {"width": width, "rank": rank, "layers": layers}
+        self.blocks = nn.ModuleList(Bottleneck(width, rank) for _ in range(layers))
+        self.enabled = True
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    def attach(self, model: nn.Module) -> "HallucinationEliminationAdapter":
+        """Hook into a transformers (or peft) model whose own parameters are then frozen; returns self.
+
+        Raises UserError if the width or the number of layers does not fit, or if the adapter is attached already.
+        """
+        from hkd_core.models.vlm import decoder_layers
+
+        if self._hooks:
+            raise UserError("adapter: attached already; detach it first")
+        core = model.get_base_model() if hasattr(model, "get_base_model") else model
+        decoder = decoder_layers(core)
+        width = core.get_output_embeddings().weight.shape[1]
+        if width != self.config["width"]:
+            raise UserError(f"adapter: made for hidden width {self.config['width']}, the model's is {width}")
+        if len(decoder) < len(self.blocks):
+            raise UserError(f"adapter: has {len(self.blocks)} layers, the model only {len(decoder)}")
+        core.requires_grad_(False)
+        weight = core.get_output_embeddings().weight
+        self.to(weight.device)
+        for block, layer in zip(self.blocks, decoder[-len(self.blocks) :], strict=True):
+            self._hooks.append(layer.register_forward_hook(self._corrector(block)))
+        return self
+
+    def _corrector(self, block: Bottleneck):
+        def correct(module: nn.Module, arguments: tuple, output):
+            if not self.enabled:
+                return output
+            if isinstance(output, tuple):
+                return (block(output[0]), *output[1:])
+            return block(output)
+
+        return correct
+
+    def detach(self) -> None:
+        """Take the hooks off; the model is the original again."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write safetensors and a config into `folder`."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        save_file(self.state_dict(), Path(folder) / WEIGHTS_NAME)
+        write_json(Path(folder) / CONFIG_NAME, self.config)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "HallucinationEliminationAdapter":
+        """Read what `save_pretrained` wrote. Raises UserError naming the folder if it is not one."""
+        config = read_json(Path(folder) / CONFIG_NAME)
+        try:
+            adapter = cls(**config)
+            adapter.load_state_dict(load_file(Path(folder) / WEIGHTS_NAME))
+        except (TypeError, RuntimeError, OSError) as error:
+            raise UserError(f"{folder}: not a hallucination elimination adapter: {str(error).splitlines()[0]}") from error
+        return adapter

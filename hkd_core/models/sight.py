@@ -1,0 +1,114 @@
+"""Second stage of the small models: one vision tower learns to see, and each size's projector to say it in its own words.
+
+The tower learns from the scene graph what stands in each patch (through two throw-away heads). It is then frozen and shared
+by all sizes, as LLaVA-1.5's 7B and 13B share theirs. A projector is aligned so that a patch's projection lands on the sum of
+word embeddings that the language model learned to read (`Symbols`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPVisionModel, LlavaForConditionalGeneration
+
+from hkd_core.data.scenes import Scene
+from hkd_core.data.world import CELLS, COLORS, OBJECTS
+from hkd_core.distill.trainer import Part
+from hkd_core.models.symbolic import Symbols
+
+
+@dataclass
+class Labelled:
+    """Pictures with what stands in each cell. `pixels` [N, 3, SIDE, SIDE]; `objects`, `colors` [N, CELLS], -1 for nothing."""
+
+    pixels: Tensor
+    objects: Tensor
+    colors: Tensor
+
+
+def cells_of(scenes: list[Scene]) -> tuple[Tensor, Tensor]:
+    """(objects, colors), each [N, CELLS] of indices into OBJECTS and COLORS, -1 for nothing."""
+    cells = np.full((2, len(scenes), CELLS), -1, np.int64)
+    object_index, color_index = {n: i for i, n in enumerate(OBJECTS)}, {c: i for i, c in enumerate(COLORS)}
+    for i, scene in enumerate(scenes):
+        for thing in scene.things:
+            cells[:, i, thing.cell] = object_index[thing.name], color_index[thing.color]
+    objects, colors = torch.from_numpy(cells)
+    return objects, colors
+
+
+class Sight(nn.Module):
+    """Objective: name the object (or nothing) and its colour in every patch."""
+
+    def __init__(self, tower: CLIPVisionModel):
+        super().__init__()
+        width = tower.config.hidden_size
+        self.tower = tower
+        self.object_head = nn.Linear(width, len(OBJECTS) + 1)
+        self.color_head = nn.Linear(width, len(COLORS))
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """[N, CELLS, width]: the features LLaVA takes, without the class token."""
+        return self.tower(pixels).last_hidden_state[:, 1:]
+
+    def forward(self, batch: dict) -> dict[str, Part]:
+        features = self.patches(batch["pixels"])
+        names = torch.where(batch["objects"] < 0, len(OBJECTS), batch["objects"])
+        objects = F.cross_entropy(self.object_head(features).float().flatten(0, 1), names.flatten(), reduction="sum")
+        there = batch["objects"] >= 0
+        colors = F.cross_entropy(self.color_head(features)[there].float(), batch["colors"][there], reduction="sum")
+        return {"objects": Part(objects), "colors": Part(colors)}
+
+    @torch.no_grad()
+    def accuracy(self, data: Labelled) -> tuple[float, float]:
+        """(objects, colours): share of occupied cells named right."""
+        there = data.objects >= 0
+        features = self.patches(data.pixels)[there]
+        objects = (self.object_head(features).argmax(-1) == data.objects[there]).float().mean()
+        colors = (self.color_head(features).argmax(-1) == data.colors[there]).float().mean()
+        return float(objects), float(colors)
+
+
+def collate_labelled(data: Labelled):
+    """Indices -> batch for `train`; a patch counts as a token."""
+
+    def collate(indices: list[int]) -> dict:
+        batch = {"pixels": data.pixels[indices], "objects": data.objects[indices], "colors": data.colors[indices]}
+        return batch | {"tokens": len(indices) * CELLS, "examples": len(indices)}
+
+    return collate
+
+
+class Alignment(nn.Module):
+    """Objective: the projector says in word embeddings what the (frozen) tower sees.
+
+    Squared error in units of the targets' variance, and cross-entropy of the projection against all object words.
+    """
+
+    def __init__(self, model: LlavaForConditionalGeneration, symbols: Symbols):
+        super().__init__()
+        self.projector = model.model.multi_modal_projector
+        self.register_buffer("words", model.model.language_model.embed_tokens.weight.detach().clone())
+        self.symbols = symbols.requires_grad_(False)
+
+    def forward(self, batch: dict) -> dict[str, Part]:
+        target = self.symbols(self.words, batch["objects"], batch["colors"])
+        said = self.projector(batch["features"]).float()
+        squared = F.mse_loss(said, target, reduction="none").mean(-1).sum() / target.var()
+        there = batch["objects"] >= 0
+        place = self.symbols(torch.zeros_like(self.words), batch["objects"], batch["colors"])
+        names = self.words[self.symbols.object_ids]
+        logits = (said - place)[there] @ names.T / names.pow(2).sum(-1).mean() * 10
+        return {"squared": Part(squared), "names": Part(F.cross_entropy(logits, batch["objects"][there], reduction="sum"))}
+
+
+def collate_features(features: Tensor, objects: Tensor, colors: Tensor):
+    """Indices -> batch for `train`: the tower's features [N, CELLS, width] with what stands in each cell."""
+
+    def collate(indices: list[int]) -> dict:
+        batch = {"features": features[indices], "objects": objects[indices], "colors": colors[indices]}
+        return batch | {"tokens": len(indices) * CELLS, "examples": len(indices)}
+
+    return collate

@@ -1,0 +1,196 @@
+"""First stage of the small models: the language model learns to look things up, on scenes given as symbols.
+
+A cell is the sum of word embeddings: its object and colour (or the word "nothing") plus a learned row and column. Two
+things make the look-up circuit appear within a minute on two cores, both our choice:
+- rapid fire: many short exercises a scene ("row dog three", "red dog Yes"), templates only afterwards;
+- queries and keys start out equal, so that a word attends to its own kind from the first step on.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlavaForConditionalGeneration
+
+from hkd_core.data.facts import phrase
+from hkd_core.data.language import BOS, EOS, vocabulary, words_of
+from hkd_core.data.scenes import Scene
+from hkd_core.data.tasks import (
+    CAPTION_PROMPT,
+    YES_NO,
+    caption,
+    choice_question,
+    color_question,
+    random_fact,
+    yes_no,
+)
+from hkd_core.data.world import CELLS, COLORS, GRID, OBJECTS
+from hkd_core.distill.trainer import Part
+
+QUESTION_KINDS = ("presence", "color", "relation", "count")
+NUMERALS = ("one", "two", "three", "four")
+WORD_ID = {word: i for i, word in enumerate(vocabulary())}
+
+
+def start_matching(model: LlavaForConditionalGeneration, *, match: float = 1.6, out: float = 0.3) -> None:
+    """Initialise the language model for look-up: keys equal to queries, weights scaled by their fan-in, outputs small."""
+    language = model.model.language_model
+    nn.init.normal_(language.embed_tokens.weight, std=0.1)
+    for layer in language.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        for linear, gain in (
+            (attention.q_proj, match),
+            (attention.v_proj, 1.0),
+            (attention.o_proj, out),
+            (mlp.gate_proj, 1.0),
+            (mlp.up_proj, 1.0),
+            (mlp.down_proj, out),
+        ):
+            nn.init.normal_(linear.weight, std=gain * linear.in_features**-0.5)
+        attention.k_proj.weight.data.copy_(attention.q_proj.weight.data)
+
+
+def rapid_exercise(scene: Scene, rng: random.Random) -> tuple[list[str], list[str]] | None:
+    """(question words, answer words): a look-up ("row dog" -> "three") or a check ("red dog" -> "Yes")."""
+    kind = rng.choice(("row", "column", "color", "presence", "presence", "color?", "relation", "relation"))
+    if kind in ("row", "column", "color"):
+        thing = rng.choice(scene.singles or scene.things)
+        found = thing.color if kind == "color" else NUMERALS[thing.row if kind == "row" else thing.column]
+        return [kind, thing.name], [found]
+    truth = rng.random() < 0.5
+    fact = random_fact(scene, kind.rstrip("?"), rng, truth)
+    return None if fact is None else (phrase(fact).split(), [YES_NO[0 if truth else 1]])
+
+
+def spoken_exercise(scene: Scene, rng: random.Random) -> tuple[list[str], list[str]] | None:
+    """(question words, answer words) in the templates of the benchmarks: yes/no, colour, four options, caption."""
+    if rng.random() < 0.3:
+        return rapid_exercise(scene, rng)
+    if rng.random() < 0.06:
+        return words_of(CAPTION_PROMPT), [*words_of(caption(scene, rng)), EOS]
+    kind = rng.choice((*QUESTION_KINDS, "presence", "color word", "choice", "choice"))
+    if kind == "color word":
+        row = color_question(scene, rng)
+    elif kind == "choice":
+        row = choice_question(scene, rng)
+    else:
+        fact = random_fact(scene, kind, rng, rng.random() < 0.5)
+        if fact is None:
+            return None
+        row = yes_no(scene, fact, rng.randrange(2), negated=rng.random() < 0.2)
+    return words_of(row["prompt"]), [row["answer"]]
+
+
+@dataclass
+class Conversations:
+    """Packed exercises: `words` [N, T] token ids, 0 past the end; `targets` [N, T] the next token where it is an answer, else -100.
+
+    `objects`, `colors` [N, CELLS]: what stands in each cell, -1 for nothing.
+    """
+
+    words: Tensor
+    targets: Tensor
+    objects: Tensor
+    colors: Tensor
+
+
+def pack(exercises: Iterator[tuple[list[str], list[str]] | None], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Exercises one behind the other: (words, targets), each [length]; stops at the first that does not fit."""
+    words, targets = np.zeros(length, np.int64), np.full(length, -100, np.int64)
+    at = 0
+    for exercise in exercises:
+        if exercise is None:
+            continue
+        question, answer = exercise
+        end = at + len(question) + len(answer)
+        if end > length:
+            break
+        words[at:end] = [WORD_ID[word] for word in (*question, *answer)]
+        targets[end - len(answer) - 1 : end - 1] = words[end - len(answer) : end]
+        at = end
+    return words, targets
+
+
+def conversations(scenes: list[Scene], make, length: int, seed: int) -> Conversations:
+    """One packed conversation a scene, of the exercises that `make(scene, rng)` invents."""
+    rng = random.Random(f"conversations/{seed}/{make.__name__}")
+    rows, cells = [], np.full((2, len(scenes), CELLS), -1, np.int64)
+    object_index, color_index = {n: i for i, n in enumerate(OBJECTS)}, {c: i for i, c in enumerate(COLORS)}
+    for i, scene in enumerate(scenes):
+        rows.append(pack((make(scene, rng) for _ in range(length)), length))
+        for thing in scene.things:
+            cells[:, i, thing.cell] = object_index[thing.name], color_index[thing.color]
+    words, targets = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
+    return Conversations(words, targets, *torch.from_numpy(cells))
+
+
+class Symbols(nn.Module):
+    """Embeds a scene's cells: word embeddings of object and colour, or of "nothing", plus a row and a column. [.., CELLS, width]"""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.row = nn.Parameter(torch.randn(GRID, width) * 0.1)
+        self.column = nn.Parameter(torch.randn(GRID, width) * 0.1)
+        self.register_buffer("object_ids", torch.tensor([WORD_ID[name] for name in OBJECTS]), persistent=False)
+        self.register_buffer("color_ids", torch.tensor([WORD_ID[color] for color in COLORS]), persistent=False)
+
+    def forward(self, words: Tensor, objects: Tensor, colors: Tensor) -> Tensor:
+        """words: [V, width] embedding table; objects, colors: [..., CELLS], -1 for nothing."""
+        there = words[self.object_ids[objects.clamp(min=0)]] + words[self.color_ids[colors.clamp(min=0)]]
+        content = torch.where((objects >= 0)[..., None], there, words[WORD_ID["nothing"]])
+        cell = torch.arange(CELLS, device=objects.device)
+        return content + self.row[cell // GRID] + self.column[cell % GRID]
+
+
+class SymbolicLanguage(nn.Module):
+    """Objective: the answers of packed exercises about a scene whose cells stand where a picture's tokens will."""
+
+    def __init__(self, model: LlavaForConditionalGeneration, symbols: Symbols, noise: float):
+        super().__init__()
+        self.language, self.symbols, self.noise = model.model.language_model, symbols, noise
+
+    def forward(self, batch: dict) -> dict[str, Part]:
+        table = self.language.embed_tokens.weight
+        cells = self.symbols(table, batch["objects"], batch["colors"])
+        # The picture's tokens will not be this clean; noise makes the two meet.
+        cells = cells + torch.randn_like(cells) * self.noise * table.std().detach()
+        start = table[WORD_ID[BOS]].expand(len(cells), 1, -1)
+        inputs = torch.cat([start, cells, F.embedding(batch["words"], table)], 1)
+        hidden = self.language(inputs_embeds=inputs).last_hidden_state[:, 1 + CELLS :]
+        asked = batch["targets"] >= 0
+        logits = F.linear(hidden[asked], table).float()
+        return {"answers": Part(F.cross_entropy(logits, batch["targets"][asked], reduction="sum"))}
+
+
+def collate_conversations(data: Conversations):
+    """Indices -> batch for `train`, cut to the longest conversation in it."""
+
+    def collate(indices: list[int]) -> dict:
+        words, targets = data.words[indices], data.targets[indices]
+        used = int((words > 0).sum(1).max())
+        batch = {"words": words[:, :used], "targets": targets[:, :used]}
+        batch |= {"objects": data.objects[indices], "colors": data.colors[indices]}
+        return batch | {"tokens": int((targets >= 0).sum()), "examples": len(indices)}
+
+    return collate
+
+
+@torch.no_grad()
+def symbolic_accuracy(objective: SymbolicLanguage, data: Conversations, batch_size: int = 200) -> float:
+    """Share of answer tokens that are the most probable ones."""
+    right = total = 0
+    table = objective.language.embed_tokens.weight
+    for i in range(0, len(data.words), batch_size):
+        batch = collate_conversations(data)(list(range(i, min(i + batch_size, len(data.words)))))
+        cells = objective.symbols(table, batch["objects"], batch["colors"])
+        start = table[WORD_ID[BOS]].expand(len(cells), 1, -1)
+        inputs = torch.cat([start, cells, F.embedding(batch["words"], table)], 1)
+        hidden = objective.language(inputs_embeds=inputs).last_hidden_state[:, 1 + CELLS :]
+        asked = batch["targets"] >= 0
+        right += int((F.linear(hidden[asked], table).argmax(-1) == batch["targets"][asked]).sum())
+        total += int(asked.sum())
+    return right / total
