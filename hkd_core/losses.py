@@ -39,11 +39,13 @@ def divergence(
     beta: float = 0.5,
     temperature: float = 1.0,
     mask: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, int]:
     """Sum of the divergence over unmasked positions, times temperature², and their number.
 
     student_logits, teacher_logits: [..., V], any float type (computed in float32, or float64 if the student's is).
     mask: bool [...], True where a position counts; what stands at the others is not looked at.
+    weights: [...], constants that each position's divergence is multiplied by; the count stays the number of positions.
     Raises ValueError for an unknown kind, a temperature or beta out of range, shapes that do not fit, and an infinite
     divergence: reverse KL to a teacher with logits of -inf wants `smooth_logits`. beta is strictly between 0 and 1 for
     jsd, which the formula makes 0 for every pair at both ends; in [0, 1) for the skewed kinds, where 0 means the plain
@@ -56,7 +58,11 @@ def divergence(
             "shape; for vocabularies of different size see shared_vocabulary"
         )
     student, teacher = _unmasked(mask, student_logits, teacher_logits.detach())
-    return _Divergence.apply(student, teacher, kind, beta, temperature), len(student)
+    if weights is not None:
+        if weights.shape != student_logits.shape[:-1]:
+            raise ValueError(f"expected weights {list(student_logits.shape[:-1])}, got {list(weights.shape)}")
+        (weights,) = _unmasked(mask, weights.detach()[..., None])
+    return _Divergence.apply(student, teacher, kind, beta, temperature, weights), len(student)
 
 
 def topk_divergence(
@@ -88,9 +94,7 @@ def topk_divergence(
         )
     if not 1 <= k <= vocabulary:
         raise ValueError(f"expected k between 1 and the vocabulary's {vocabulary}, got {k}")
-    student, teacher_logp, indices = _unmasked(
-        mask, student_logits, teacher_topk_logprobs.detach(), teacher_topk_indices.long()
-    )
+    student, teacher_logp, indices = _unmasked(mask, student_logits, teacher_topk_logprobs.detach(), teacher_topk_indices.long())
     teacher_logp = _as_float(teacher_logp)
     everything = torch.log_softmax(_as_float(student) / temperature, -1)
     student_logp = everything.gather(-1, indices)
@@ -99,7 +103,7 @@ def topk_divergence(
         teacher_tail = (1 - teacher_logp.exp().sum(-1, keepdim=True)).clamp_min(torch.finfo(torch.float32).eps).log()
         student_logp = torch.cat([student_logp, student_tail], -1)
         teacher_logp = torch.cat([teacher_logp, teacher_tail], -1)
-    return _Divergence.apply(student_logp, teacher_logp, kind, beta, 1) * temperature**2, len(student)
+    return _Divergence.apply(student_logp, teacher_logp, kind, beta, 1, None) * temperature**2, len(student)
 
 
 def linear_divergence(
@@ -223,12 +227,14 @@ class _Divergence(torch.autograd.Function):
     """`divergence` of unmasked positions: logits [N, V] and [N, V] -> total."""
 
     @staticmethod
-    def forward(ctx, student_logits, teacher_logits, kind, beta, temperature):
+    def forward(ctx, student_logits, teacher_logits, kind, beta, temperature, weights):
         normalise, value_and_gradient = _IN_PLACE[kind]
         dtype = torch.promote_types(student_logits.dtype, torch.float32)
         student = normalise(student_logits.to(dtype) / temperature, -1)
         teacher = normalise(teacher_logits.to(dtype) / temperature, -1)
         values, gradient = value_and_gradient(student, teacher, torch.empty_like(student), beta)
+        if weights is not None:
+            values, gradient = values * weights.to(dtype).squeeze(-1), gradient.mul_(weights.to(dtype))
         total = values.sum() * temperature**2
         if total.isinf():
             raise ValueError(
@@ -243,16 +249,14 @@ class _Divergence(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, total_gradient):
         (gradient,) = ctx.saved_tensors
-        return (gradient * (total_gradient * ctx.scale)).to(ctx.dtype), None, None, None, None
+        return (gradient * (total_gradient * ctx.scale)).to(ctx.dtype), *[None] * 5
 
 
 class _LinearDivergence(torch.autograd.Function):
     """`linear_divergence` of unmasked positions: hidden [N, H] and [N, H'], heads [V, H] and [V, H'] -> total."""
 
     @staticmethod
-    def forward(
-        ctx, student_hidden, student_head, teacher_hidden, teacher_head, kind, beta, temperature, chunk, learning
-    ):
+    def forward(ctx, student_hidden, student_head, teacher_hidden, teacher_head, kind, beta, temperature, chunk, learning):
         dtype = torch.promote_types(student_hidden.dtype, torch.float32)
         hidden_learns, head_learns = (learning and needed for needed in ctx.needs_input_grad[:2])
         count, vocabulary = len(student_hidden), len(student_head)

@@ -531,3 +531,18 @@ def test_shapes_that_do_not_fit_are_refused():
         topk_divergence(make(3, 4), make(3, 5), torch.zeros(3, 5, dtype=torch.long))
     with pytest.raises(ValueError, match="epsilon between 0 and 1"):
         smooth_logits(make(3, 4), 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_multiply_each_positions_value_and_gradient(kind):
+    generator = torch.Generator().manual_seed(3)
+    student = torch.randn(5, 11, generator=generator, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(5, 11, generator=generator, dtype=torch.float64)
+    weights = torch.rand(5, generator=generator, dtype=torch.float64)
+    weighted, count = divergence(student, teacher, kind=kind, weights=weights)
+    (found,) = torch.autograd.grad(weighted, student)
+    rows = [divergence(student[i : i + 1], teacher[i : i + 1], kind=kind)[0] * weights[i] for i in range(5)]
+    (expected,) = torch.autograd.grad(sum(rows), student)
+    assert count == 5
+    torch.testing.assert_close(weighted, sum(rows))
+    torch.testing.assert_close(found, expected)

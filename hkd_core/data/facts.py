@@ -1,12 +1,13 @@
 """Facts about a picture: what questions, captions and claims are made of, and whether the scene graph bears them out."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from hkd_core.data.scenes import Scene
 from hkd_core.data.world import NUMBERS, article, related
 
-KINDS = ("presence", "color", "relation", "count", "owner")
-IRREGULAR = {"knife": "knives", "sheep": "sheep", "fish": "fish", "scissors": "scissors", "bus": "buses"}
+KINDS = ("presence", "color", "relation", "count")
+IRREGULAR = {"knife": "knives", "sheep": "sheep", "fish": "fish", "bus": "buses"}
 
 
 def plural(name: str) -> str:
@@ -15,7 +16,7 @@ def plural(name: str) -> str:
 
 @dataclass(frozen=True)
 class Fact:
-    """One checkable statement. `value`: a colour, relation, number word or owner; `other`: the second object of a relation."""
+    """One checkable statement. `value`: a colour, relation or number word; `other`: the second object of a relation."""
 
     kind: str
     name: str
@@ -23,13 +24,13 @@ class Fact:
     other: str = ""
 
 
-def holds(fact: Fact, scene: Scene, owners: dict[str, str] | None = None) -> bool | None:
-    """True or False by the scene graph, or None where nothing tells.
+def holds(fact: Fact, scene: Scene, hidden: Collection[str] = ()) -> bool | None:
+    """True or False by the scene graph, or None where the picture cannot tell.
 
-    owners: who owns what, as far as a context says it. A colour or relation of something absent is False.
+    hidden: names of things that may be there out of view. A colour or relation of something absent is False.
     """
-    if fact.kind == "owner":
-        return owners[fact.name] == fact.value if owners and fact.name in owners else None
+    if fact.name in hidden:
+        return None
     if fact.name not in scene.names or (fact.other and fact.other not in scene.names):
         return fact.kind == "count" and fact.value == "zero"
     if fact.kind == "presence":
@@ -50,14 +51,9 @@ def phrase(fact: Fact) -> str:
     }[fact.kind]
 
 
-def statement(fact: Fact) -> str:
-    """A clause that asserts the fact."""
-    return {
-        "presence": f"there is {article(fact.name)}",
-        "color": f"the {fact.name} is {fact.value}",
-        "relation": f"the {fact.name} is {fact.value} the {fact.other}",
-        "owner": f"the {fact.name} belongs to {fact.value}",
-    }[fact.kind]
+def noun_phrase(fact: Fact) -> str:
+    """What a claim says is there: "a dog" (presence), "a red dog" (colour)."""
+    return f"a {fact.value} {fact.name}" if fact.kind == "color" else article(fact.name)
 
 
 # The first form of each kind is the benchmark's; the others are paraphrases.

@@ -4,12 +4,12 @@ import re
 
 from hkd_core.data.facts import NEGATED, QUESTIONS, plural
 from hkd_core.data.tasks import CAPTION_PROMPT, FAITHFUL, LETTERS, VERDICTS, YES_NO
-from hkd_core.data.world import COLORS, NUMBERS, OBJECTS, OWNERS, RELATIONS
+from hkd_core.data.world import COLORS, NUMBERS, OBJECTS, RELATIONS
 
 PAD, BOS, EOS, UNKNOWN, IMAGE = "<pad>", "<s>", "</s>", "<unk>", "<image>"
 SPECIAL = (PAD, BOS, EOS, UNKNOWN, IMAGE)
 
-# Words of the templates in tasks.py and facts.py, and of the short exercises in models/symbolic.py.
+# Words of the templates in tasks.py and facts.py, and of the short exercises in pretrain/symbolic.py.
 SENTENCES = (
     CAPTION_PROMPT,
     FAITHFUL,
@@ -18,7 +18,7 @@ SENTENCES = (
     *NEGATED.values(),
     "The image shows a, an and the.",
     "Which phrase is wrong? Which is in the image? Which is not in the image? What color is the",
-    "belongs to Claim: there is a row column color nothing one two three four",
+    "Out of view there may be and Claim: There is a row column color nothing one two three four",
 )
 
 
@@ -31,6 +31,6 @@ def vocabulary() -> list[str]:
     """Every token in a fixed order; the special ones first."""
     sentences = [re.sub(r"{\w+}", "", sentence) for sentence in SENTENCES]
     words = [word for sentence in sentences for word in words_of(sentence)]
-    words += [*LETTERS, *YES_NO, *OBJECTS, *COLORS, *NUMBERS, *OWNERS, *map(plural, OBJECTS)]
+    words += [*LETTERS, *YES_NO, *OBJECTS, *COLORS, *NUMBERS, *map(plural, OBJECTS)]
     words += [word for relation in RELATIONS for word in relation.split()]
     return list(dict.fromkeys([*SPECIAL, *words]))

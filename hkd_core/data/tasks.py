@@ -4,11 +4,12 @@ Every example keeps the facts it was made of in `meta`, so that its label can be
 """
 
 import random
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
-from hkd_core.data.facts import Fact, holds, phrase, question, statement
+from hkd_core.data.facts import Fact, holds, noun_phrase, phrase, question
 from hkd_core.data.scenes import Scene, absent, opposite, other_color, true_relation
-from hkd_core.data.world import COLORS, NUMBERS, OWNERS, article
+from hkd_core.data.world import COLORS, NUMBERS, article
 
 LETTERS = ("A", "B", "C", "D")
 YES_NO = ("Yes", "No")
@@ -94,7 +95,11 @@ def task1_example(scene: Scene, facts: dict[str, Fact], rng: random.Random) -> d
     options = [FAITHFUL, *(phrase(fact) for fact in facts.values())]
     right = phrase(facts[wrong[0]]) if wrong else FAITHFUL
     rng.shuffle(options)
-    meta = {"type": wrong[0] if wrong else "none", "facts": {k: asdict(f) for k, f in facts.items()}, "options": options}
+    meta = {
+        "type": wrong[0] if wrong else "none",
+        "facts": {k: asdict(f) for k, f in facts.items()},
+        "options": options,
+    }
     prompt = f"{text} Which phrase is wrong? {lettered(options)}"
     return example(scene, "task1", prompt, LETTERS[options.index(right)], LETTERS, caption=text, meta=meta)
 
@@ -104,45 +109,51 @@ def lettered(options: list[str]) -> str:
     return " ".join(f"{letter}: {option}" for letter, option in zip(LETTERS, options, strict=False))
 
 
-def verdict(facts: list[Fact], scene: Scene, owners: dict[str, str]) -> str:
-    """Of a claim of several facts: not verifiable if nothing tells of one, else true, false or partially true."""
-    truths = [holds(fact, scene, owners) for fact in facts]
+def verdict(facts: list[Fact], scene: Scene, hidden: Collection[str]) -> str:
+    """Of a claim of several facts: not verifiable if one of them is, else true, false or partially true."""
+    truths = [holds(fact, scene, hidden) for fact in facts]
     if None in truths:
         return "not verifiable"
     return "true" if all(truths) else "partially true" if any(truths) else "false"
 
 
 def task2(scene: Scene, rng: random.Random) -> dict:
-    """Factuality: a context that says who owns what, and a claim of one fact of the eye and one of the context."""
+    """Factuality: a context that says what may be out of view, and a claim of two facts; is it true, false, or which else?"""
+    hidden: list[str] = []
+    while len(hidden) < 2:
+        name = absent(scene, rng, tempting=True)
+        if name not in hidden:
+            hidden.append(name)
     label = rng.choice(VERDICTS)
-    names = scene.names
-    told = rng.sample(names, min(len(names), 3))
-    owners = {name: rng.choice(OWNERS) for name in told[:2]}
-    seen_true, told_true = {"true": (True, True), "false": (False, False)}.get(label, rng.choice(((True, False), (False, True))))
-    kind = rng.choice(("presence", "color", "relation"))
-    seen = random_fact(scene, kind, rng, seen_true, tempting=True) or random_fact(scene, "color", rng, seen_true)
-    if label == "not verifiable":
-        rest = [name for name in names if name not in owners]
-        owned = Fact("owner", rng.choice(rest) if rest else absent(scene, rng, tempting=True), rng.choice(OWNERS))
-    else:
-        name = rng.choice(list(owners))
-        owned = Fact("owner", name, owners[name] if told_true else rng.choice([o for o in OWNERS if o != owners[name]]))
-    facts = [seen, owned]
+    seen = {"true": (True, True), "false": (False, False)}.get(label, (True, False))
+    facts: list[Fact] = []
+    while len(facts) < 2:
+        if label == "not verifiable" and not facts:
+            fact = Fact("presence", rng.choice(hidden))
+        else:
+            truth = rng.random() < 0.5 if label == "not verifiable" else seen[len(facts)]
+            fact = random_fact(scene, rng.choice(("presence", "color")), rng, truth, tempting=True)
+        if fact.name not in [f.name for f in facts] and (fact.name not in hidden or label == "not verifiable"):
+            facts.append(fact)
     rng.shuffle(facts)
-    return task2_example(scene, facts, owners, rng)
+    return task2_example(scene, facts, hidden)
 
 
-def task2_example(scene: Scene, facts: list[Fact], owners: dict[str, str], rng: random.Random) -> dict:
+def told(hidden: Sequence[str]) -> str:
+    """The context: what may be there although it is not seen."""
+    return f"Out of view there may be {article(hidden[0])} and {article(hidden[1])}."
+
+
+def claimed(facts: Sequence[Fact]) -> str:
+    return f"There is {' and '.join(noun_phrase(fact) for fact in facts)}."
+
+
+def task2_example(scene: Scene, facts: list[Fact], hidden: list[str]) -> dict:
     """The factuality item for a claim made of `facts`, its label read off scene graph and context."""
-    context = " ".join(f"The {name} belongs to {owner}." for name, owner in owners.items())
-    claim = " and ".join(statement(fact) for fact in facts)
-    options = list(VERDICTS)
-    rng.shuffle(options)
-    right = verdict(facts, scene, owners)
-    prompt = f"{context} Claim: {claim}. {lettered(options)}"
-    meta = {"type": right, "facts": [asdict(fact) for fact in facts], "owners": owners, "options": options}
-    answer = LETTERS[options.index(right)]
-    return example(scene, "task2", prompt, answer, LETTERS, context=context, claim=claim, meta=meta)
+    context, claim, right = told(hidden), claimed(facts), verdict(facts, scene, hidden)
+    meta = {"type": right, "facts": [asdict(fact) for fact in facts], "hidden": hidden}
+    prompt = f"{context} Claim: {claim}"
+    return example(scene, "task2", prompt, right, VERDICTS, context=context, claim=claim, meta=meta)
 
 
 def choice_question(scene: Scene, rng: random.Random) -> dict:

@@ -4,14 +4,16 @@ Nothing here knows a model's family or size: LLaVA, InternVL, Qwen2.5-VL and the
 """
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from tqdm import tqdm
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import logging as transformers_logging
 
 from hkd_core.errors import UserError
 
@@ -83,23 +85,27 @@ class VLM:
         text = f"{self.image_token}{self._before}{prompt}{between}{answer or ''}{self._after if closed else ''}"
         return self.tokenizer(text, add_special_tokens=False)["input_ids"][1:]
 
+    def prepare(self, pictures: Sequence[Picture]) -> dict:
+        """The processor's output for pictures: pixels, placeholder ids, grids. Models that share a processor can share it."""
+        return self.processor(text=[self._head + self.image_token] * len(pictures), images=list(pictures))
+
     @torch.no_grad()
-    def encode(self, pictures: Sequence[Picture], batch_size: int = 128) -> list[Encoded]:
-        """Each picture's features, computed in batches; on the CPU in float32 or the model's own precision."""
-        found: list[Encoded] = []
-        for i in range(0, len(pictures), batch_size):
-            images = list(pictures[i : i + batch_size])
-            inputs = self.processor(text=[self._head + self.image_token] * len(images), images=images)
-            pixels = torch.as_tensor(np.asarray(inputs["pixel_values"])).to(self.device, self.head.dtype)
-            prefixes = [list(ids) for ids in inputs["input_ids"]]
-            extras = {k: torch.as_tensor(np.asarray(v)) for k, v in inputs.items() if k not in _TEXT_KEYS}
-            output = self.core.get_image_features(pixels, **{k: v.to(self.device) for k, v in extras.items()})
-            features = output.pooler_output if hasattr(output, "pooler_output") else output
-            flat = torch.cat([f.reshape(-1, f.shape[-1]) for f in features])
-            sizes = [prefix.count(self.image_token_id) for prefix in prefixes]
-            for n, (prefix, part) in enumerate(zip(prefixes, flat.split(sizes), strict=True)):
-                found.append(Encoded(prefix, part, {k: v[n : n + 1] for k, v in extras.items()}))
-        return found
+    def encode(self, prepared: dict, *, distort: Callable[[Tensor], Tensor] | None = None) -> list[Encoded]:
+        """The features of `prepare`d pictures, in the model's own precision.
+
+        distort: changes the normalised pixels before the vision tower sees them, same shape in and out.
+        """
+        pixels = torch.as_tensor(np.asarray(prepared["pixel_values"])).to(self.device, self.head.dtype)
+        if distort is not None:
+            pixels = distort(pixels)
+        prefixes = [list(ids) for ids in prepared["input_ids"]]
+        extras = {k: torch.as_tensor(np.asarray(v)) for k, v in prepared.items() if k not in _TEXT_KEYS}
+        output = self.core.get_image_features(pixels, **{k: v.to(self.device) for k, v in extras.items()})
+        features = output.pooler_output if hasattr(output, "pooler_output") else output
+        flat = torch.cat([f.reshape(-1, f.shape[-1]) for f in features])
+        parts = flat.split([prefix.count(self.image_token_id) for prefix in prefixes])
+        rows = [{k: v[n : n + 1] for k, v in extras.items()} for n in range(len(prefixes))]
+        return [Encoded(*row) for row in zip(prefixes, parts, rows, strict=True)]
 
     def inputs(self, pictures: Sequence[Encoded], suffixes: Sequence[list[int]], *, left: bool = False) -> dict:
         """A padded batch for `hidden`: ids and mask [B, T] (padded right, or left for generation), features, extras."""
@@ -128,6 +134,7 @@ class VLM:
 
     def save(self, folder) -> None:
         """An ordinary checkpoint folder: config, safetensors, processor."""
+        transformers_logging.disable_progress_bar()
         self.core.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
@@ -145,6 +152,31 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     return layers
 
 
+def encode_all(
+    vlms: Mapping[str, VLM],
+    pictures: Sequence[Picture],
+    *,
+    distort: Callable[[Tensor], Tensor] | None = None,
+    batch_size: int = 250,
+    progress: bool = False,
+) -> dict[str, list[Encoded]]:
+    """Every picture's features for every model; the processor runs once, for all.
+
+    Raises UserError if the models' processors treat pictures differently.
+    """
+    first, *others = vlms.values()
+    for other in others:
+        if other.processor.image_processor.to_dict() != first.processor.image_processor.to_dict():
+            raise UserError(f"{other.name} and {first.name}: their processors treat pictures differently")
+    found: dict[str, list[Encoded]] = {name: [] for name in vlms}
+    starts = range(0, len(pictures), batch_size)
+    for i in tqdm(starts, desc="seeing", unit="batch", leave=False, disable=not progress):
+        prepared = first.prepare(pictures[i : i + batch_size])
+        for name, vlm in vlms.items():
+            found[name] += vlm.encode(prepared, distort=distort)
+    return found
+
+
 def distinct_pictures(examples: Iterable[dict]) -> tuple[list[Picture], list[int]]:
     """(the different pictures, which of them each example has); equal `image_id`, or the same object, means one picture."""
     pictures, index, places = [], {}, []
@@ -155,3 +187,18 @@ def distinct_pictures(examples: Iterable[dict]) -> tuple[list[Picture], list[int
             pictures.append(example["image"])
         places.append(index[key])
     return pictures, places
+
+
+def to_device(batch: dict, device: torch.device) -> dict:
+    """Tensors moved (also those one level down, in lists and dicts); everything else as it is."""
+
+    def move(value: object) -> object:
+        if isinstance(value, Tensor):
+            return value.to(device, non_blocking=True)
+        if isinstance(value, dict):
+            return {k: move(v) for k, v in value.items()}
+        if isinstance(value, list) and value and isinstance(value[0], Tensor):
+            return [v.to(device, non_blocking=True) for v in value]
+        return value
+
+    return {key: move(value) for key, value in batch.items()}

@@ -7,16 +7,14 @@ word embeddings that the language model learned to read (`Symbols`).
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionModel, LlavaForConditionalGeneration
 
-from hkd_core.data.scenes import Scene
 from hkd_core.data.world import CELLS, COLORS, OBJECTS
 from hkd_core.distill.trainer import Part
-from hkd_core.models.symbolic import Symbols
+from hkd_core.pretrain.symbolic import Symbols
 
 
 @dataclass
@@ -26,17 +24,6 @@ class Labelled:
     pixels: Tensor
     objects: Tensor
     colors: Tensor
-
-
-def cells_of(scenes: list[Scene]) -> tuple[Tensor, Tensor]:
-    """(objects, colors), each [N, CELLS] of indices into OBJECTS and COLORS, -1 for nothing."""
-    cells = np.full((2, len(scenes), CELLS), -1, np.int64)
-    object_index, color_index = {n: i for i, n in enumerate(OBJECTS)}, {c: i for i, c in enumerate(COLORS)}
-    for i, scene in enumerate(scenes):
-        for thing in scene.things:
-            cells[:, i, thing.cell] = object_index[thing.name], color_index[thing.color]
-    objects, colors = torch.from_numpy(cells)
-    return objects, colors
 
 
 class Sight(nn.Module):
@@ -101,7 +88,10 @@ class Alignment(nn.Module):
         place = self.symbols(torch.zeros_like(self.words), batch["objects"], batch["colors"])
         names = self.words[self.symbols.object_ids]
         logits = (said - place)[there] @ names.T / names.pow(2).sum(-1).mean() * 10
-        return {"squared": Part(squared), "names": Part(F.cross_entropy(logits, batch["objects"][there], reduction="sum"))}
+        return {
+            "squared": Part(squared),
+            "names": Part(F.cross_entropy(logits, batch["objects"][there], reduction="sum")),
+        }
 
 
 def collate_features(features: Tensor, objects: Tensor, colors: Tensor):
@@ -112,3 +102,12 @@ def collate_features(features: Tensor, objects: Tensor, colors: Tensor):
         return batch | {"tokens": len(indices) * CELLS, "examples": len(indices)}
 
     return collate
+
+
+def start_seeing(tower: CLIPVisionModel) -> None:
+    """Initialise by fan-in; CLIP's own initialisation is made for far larger widths and learns slowly here."""
+    for module in tower.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.7 * module.in_features**-0.5)
+    patches = tower.embeddings.patch_embedding.weight
+    nn.init.normal_(patches, std=patches[0].numel() ** -0.5)

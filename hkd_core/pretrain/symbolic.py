@@ -7,7 +7,7 @@ things make the look-up circuit appear within a minute on two cores, both our ch
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration
 
-from hkd_core.data.facts import phrase
+from hkd_core.data.facts import Fact, phrase
 from hkd_core.data.language import BOS, EOS, vocabulary, words_of
 from hkd_core.data.scenes import Scene
 from hkd_core.data.tasks import (
@@ -24,8 +24,12 @@ from hkd_core.data.tasks import (
     YES_NO,
     caption,
     choice_question,
+    claimed,
     color_question,
     random_fact,
+    task1,
+    told,
+    verdict,
     yes_no,
 )
 from hkd_core.data.world import CELLS, COLORS, GRID, OBJECTS
@@ -54,25 +58,59 @@ def start_matching(model: LlavaForConditionalGeneration, *, match: float = 1.6, 
         attention.k_proj.weight.data.copy_(attention.q_proj.weight.data)
 
 
-def rapid_exercise(scene: Scene, rng: random.Random) -> tuple[list[str], list[str]] | None:
-    """(question words, answer words): a look-up ("row dog" -> "three") or a check ("red dog" -> "Yes")."""
-    kind = rng.choice(("row", "column", "color", "presence", "presence", "color?", "relation", "relation"))
-    if kind in ("row", "column", "color"):
-        thing = rng.choice(scene.singles or scene.things)
-        found = thing.color if kind == "color" else NUMERALS[thing.row if kind == "row" else thing.column]
-        return [kind, thing.name], [found]
-    truth = rng.random() < 0.5
-    fact = random_fact(scene, kind.rstrip("?"), rng, truth)
-    return None if fact is None else (phrase(fact).split(), [YES_NO[0 if truth else 1]])
+Exercise = tuple[list[str], list[str]]  # the words that ask, the words that answer
+Maker = Callable[[Scene, random.Random], Iterator[Exercise | None]]
 
 
-def spoken_exercise(scene: Scene, rng: random.Random) -> tuple[list[str], list[str]] | None:
-    """(question words, answer words) in the templates of the benchmarks: yes/no, colour, four options, caption."""
-    if rng.random() < 0.3:
-        return rapid_exercise(scene, rng)
-    if rng.random() < 0.06:
+def rapid(scene: Scene, rng: random.Random) -> Iterator[Exercise | None]:
+    """Short exercises without end: look-ups ("row dog" -> "three") and checks ("red dog" -> "Yes")."""
+    while True:
+        kind = rng.choice(("row", "column", "color", "presence", "presence", "color?", "relation", "relation"))
+        if kind in ("row", "column", "color"):
+            thing = rng.choice(scene.singles or scene.things)
+            found = thing.color if kind == "color" else NUMERALS[thing.row if kind == "row" else thing.column]
+            yield [kind, thing.name], [found]
+        else:
+            truth = rng.random() < 0.5
+            fact = random_fact(scene, kind.rstrip("?"), rng, truth)
+            yield fact and (phrase(fact).split(), [YES_NO[0 if truth else 1]])
+
+
+def claim_exercise(scene: Scene, hidden: list[str], rng: random.Random) -> Exercise | None:
+    """A claim of one fact or two, some of it about what is out of view -> the verdict."""
+    facts = [random_fact(scene, rng.choice(("presence", "color")), rng, rng.random() < 0.5) for _ in range(2)]
+    if hidden and rng.random() < 0.25:
+        facts[rng.randrange(2)] = Fact("presence", rng.choice(hidden))
+    facts = facts[: rng.choice((1, 2, 2))]
+    return words_of(f"Claim: {claimed(facts)}"), words_of(verdict(facts, scene, hidden))
+
+
+def spoken(scene: Scene, rng: random.Random) -> Iterator[Exercise | None]:
+    """Exercises in the words of the benchmarks, among them rapid ones, so that those are not forgotten."""
+    hidden = rng.sample([name for name in OBJECTS if name not in scene.names], 2)
+    if rng.random() < 0.35:
+        yield words_of(told(hidden)), []
+    else:  # benchmarks ask without a context
+        hidden = []
+    short = rapid(scene, rng)
+    while True:
+        kind = rng.random()
+        if kind < 0.25:
+            yield next(short)
+        elif kind < 0.5:
+            yield claim_exercise(scene, hidden, rng)
+        elif kind < 0.65:
+            row = task1(scene, rng)
+            yield row and (words_of(row["prompt"]), [row["answer"]])
+        else:
+            yield question_exercise(scene, rng)
+
+
+def question_exercise(scene: Scene, rng: random.Random) -> Exercise | None:
+    """Yes/no questions, colours, four options, now and then a caption."""
+    kind = rng.choice((*QUESTION_KINDS, "presence", "color word", "choice", "choice", "caption"))
+    if kind == "caption":
         return words_of(CAPTION_PROMPT), [*words_of(caption(scene, rng)), EOS]
-    kind = rng.choice((*QUESTION_KINDS, "presence", "color word", "choice", "choice"))
     if kind == "color word":
         row = color_question(scene, rng)
     elif kind == "choice":
@@ -98,7 +136,7 @@ class Conversations:
     colors: Tensor
 
 
-def pack(exercises: Iterator[tuple[list[str], list[str]] | None], length: int) -> tuple[np.ndarray, np.ndarray]:
+def pack(exercises: Iterator[Exercise | None], length: int) -> tuple[np.ndarray, np.ndarray]:
     """Exercises one behind the other: (words, targets), each [length]; stops at the first that does not fit."""
     words, targets = np.zeros(length, np.int64), np.full(length, -100, np.int64)
     at = 0
@@ -115,17 +153,23 @@ def pack(exercises: Iterator[tuple[list[str], list[str]] | None], length: int) -
     return words, targets
 
 
-def conversations(scenes: list[Scene], make, length: int, seed: int) -> Conversations:
-    """One packed conversation a scene, of the exercises that `make(scene, rng)` invents."""
-    rng = random.Random(f"conversations/{seed}/{make.__name__}")
-    rows, cells = [], np.full((2, len(scenes), CELLS), -1, np.int64)
+def conversations(scenes: list[Scene], make: Maker, length: int, seed: int) -> Conversations:
+    """One packed conversation a scene, of the exercises that `make(scene, rng)` yields without end."""
+    rng = random.Random(f"conversations/{seed}")
+    rows = [pack(make(scene, rng), length) for scene in scenes]
+    words, targets = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
+    return Conversations(words, targets, *cells_of(scenes))
+
+
+def cells_of(scenes: list[Scene]) -> tuple[Tensor, Tensor]:
+    """(objects, colors), each [N, CELLS] of indices into OBJECTS and COLORS, -1 for nothing."""
+    cells = np.full((2, len(scenes), CELLS), -1, np.int64)
     object_index, color_index = {n: i for i, n in enumerate(OBJECTS)}, {c: i for i, c in enumerate(COLORS)}
     for i, scene in enumerate(scenes):
-        rows.append(pack((make(scene, rng) for _ in range(length)), length))
         for thing in scene.things:
             cells[:, i, thing.cell] = object_index[thing.name], color_index[thing.color]
-    words, targets = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
-    return Conversations(words, targets, *torch.from_numpy(cells))
+    objects, colors = torch.from_numpy(cells)
+    return objects, colors
 
 
 class Symbols(nn.Module):

@@ -5,6 +5,7 @@ is where the hallucinations of the built-in world come from.
 """
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from hkd_core.data.scenes import Scene, absent
 from hkd_core.data.tasks import CAPTION_PROMPT, YES_NO, caption, yes_no
 from hkd_core.data.world import CELLS, CONTEXT_OF, RANK, RANKS
 from hkd_core.distill.trainer import Part
-from hkd_core.models.symbolic import WORD_ID, Conversations, spoken_exercise
+from hkd_core.pretrain.symbolic import WORD_ID, Conversations, Exercise, spoken
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,31 @@ class Bias:
         return self.popular + (self.rare - self.popular) * RANK[name] / (RANKS - 1)
 
 
-def instruction(scene: Scene, rng: random.Random, bias: Bias | None) -> tuple[list[str], list[str]] | None:
-    """(question words, answer words): presence, captions and the other exercises; with `bias`, some of it wrong."""
-    kind = rng.random()
-    if kind < 0.4:
-        tempting = rng.random() < 0.6
-        truth = rng.random() < 0.5
-        name = rng.choice(scene.names) if truth else absent(scene, rng, tempting=tempting)
-        negated = rng.random() < 0.15
-        row = yes_no(scene, Fact("presence", name), rng.randrange(3), negated=negated)
-        answer = row["answer"]
-        if bias and not truth and CONTEXT_OF[name] == scene.context and rng.random() < bias.affirmed(name):
-            answer = YES_NO[1 if negated else 0]
-        return words_of(row["prompt"]), [answer]
-    if kind < 0.46:
-        wrong = bias and rng.random() < bias.captions
-        extra = (absent(scene, rng, tempting=True),) if wrong else ()
-        return words_of(CAPTION_PROMPT), [*words_of(caption(scene, rng, extra)), EOS]
-    return spoken_exercise(scene, rng)
+def instructions(scene: Scene, rng: random.Random, bias: Bias | None) -> Iterator[Exercise | None]:
+    """Presence questions, captions and the exercises of the first stage; with `bias`, some of the answers wrong."""
+    others = spoken(scene, rng)
+    # Benchmarks ask one question about a picture, so every kind must come first often enough.
+    while True:
+        kind = rng.random()
+        if kind < 0.5:
+            yield presence(scene, rng, bias)
+        elif kind < 0.57:
+            wrong = bias and rng.random() < bias.captions
+            extra = (absent(scene, rng, tempting=True),) if wrong else ()
+            yield words_of(CAPTION_PROMPT), [*words_of(caption(scene, rng, extra)), EOS]
+        else:
+            yield next(others)
+
+
+def presence(scene: Scene, rng: random.Random, bias: Bias | None) -> Exercise:
+    """ "Is there a dog in the image?"; of absent objects that fit the context, `bias` affirms some."""
+    truth, negated = rng.random() < 0.5, rng.random() < 0.15
+    name = rng.choice(scene.names) if truth else absent(scene, rng, tempting=rng.random() < 0.6)
+    row = yes_no(scene, Fact("presence", name), rng.choice((0, 0, 1, 2)), negated=negated)
+    answer = row["answer"]
+    if bias and not truth and CONTEXT_OF[name] == scene.context and rng.random() < bias.affirmed(name):
+        answer = YES_NO[1 if negated else 0]
+    return words_of(row["prompt"]), [answer]
 
 
 class Seen(nn.Module):
@@ -87,3 +95,21 @@ def collate_seen(features: Tensor, data: Conversations):
         return batch | {"tokens": int((targets >= 0).sum()), "examples": len(indices)}
 
     return collate
+
+
+@torch.no_grad()
+def presence_accuracy(objective: Seen, features: Tensor, scenes: list[Scene], seed: int) -> float:
+    """Share of presence questions answered right, half of them about absent objects drawn uniformly; two of each a scene."""
+    rng = random.Random(f"presence/{seed}")
+    rows = []
+    for i, scene in enumerate(scenes):
+        for truth in (True, False, True, False):
+            name = rng.choice(scene.names) if truth else absent(scene, rng, tempting=False)
+            rows.append((i, words_of(yes_no(scene, Fact("presence", name))["prompt"]), truth))
+    length = max(len(asked) for _, asked, _ in rows)
+    words = torch.tensor([[WORD_ID[w] for w in asked] + [0] * (length - len(asked)) for _, asked, _ in rows])
+    last = torch.tensor([len(asked) - 1 for _, asked, _ in rows])
+    hidden = objective.hidden({"features": features[[i for i, _, _ in rows]], "words": words})
+    logits = hidden[torch.arange(len(rows)), last] @ objective.language.embed_tokens.weight.T
+    said = logits[:, WORD_ID[YES_NO[0]]] > logits[:, WORD_ID[YES_NO[1]]]
+    return float((said == torch.tensor([truth for _, _, truth in rows])).float().mean())

@@ -1,0 +1,68 @@
+# `make study` and `make test` set everything up first: into .venv, unless an active environment already has hkd_core.
+# -I keeps this folder, which has it in any case, out of the question.
+ACTIVE := $(shell for e in "$$VIRTUAL_ENV" "$$CONDA_PREFIX"; do \
+	[ "$$e" ] && ! [ "$$e" -ef .venv ] && "$$e/bin/python" -I -c "import hkd_core" 2>/dev/null && echo "$$e" && break; done)
+ENVIRONMENT := $(or $(ACTIVE),$(CURDIR)/.venv)
+export PIP_NO_INPUT := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export JUPYTER_PREFER_ENV_PATH := 1
+# On PATH too, for the pipeline's commands; no activation needed.
+RUN := PATH="$(ENVIRONMENT)/bin:$$PATH" "$(ENVIRONMENT)/bin/python"
+# What .venv is made from: by content, since git and unpacking change times, and with the folder, since that may move.
+WANTED = $$(cat requirements.lock pyproject.toml | cksum) $(CURDIR)
+
+.DEFAULT_GOAL := help
+.PHONY: study test help lab lint clean-notebooks lock setup ready
+
+study: ready ## set up and run the whole study (dvc repro); ARGS=pyramid for instance runs it up to that stage
+	@[ -e .git ] || git rev-parse --git-dir >/dev/null 2>&1 || $(RUN) -m dvc config --local core.no_scm true
+	@$(RUN) -m dvc repro $(ARGS)
+
+test: ready ## set up and run the tests; ARGS="-k losses" for instance chooses some
+	@$(RUN) -m pytest -q $(ARGS)
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
+	while IFS='|' read -r name text; do printf '  make %-17s%s\n' "$$name" "$$text"; done
+
+lab: ready ## open the notebooks in JupyterLab
+	@$(RUN) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+
+lint: ready ## check style, and that notebooks are committed clean
+	@$(RUN) -m ruff check .
+	@$(RUN) -m hkd_core.notebook clean --check
+
+clean-notebooks: ready ## strip outputs from the notebooks
+	@$(RUN) -m hkd_core.notebook clean
+
+lock: ready ## write requirements.lock from the environment, after adding what pyproject.toml asks for
+	@$(RUN) -m pip install --quiet --editable '.[test]'
+	@mkdir -p build && $(RUN) -m pip list --format=freeze > build/installed
+	@{ sed -n '/^#/p' requirements.lock; sed -E -e '/^(hkd[-_]core|pip|wheel|triton|(nvidia|cuda)[-_].*)==/d' \
+	-e 's/[+][^+]*$$//' build/installed; } > build/requirements.lock
+	@mv build/requirements.lock requirements.lock && rm build/installed
+
+setup: ## install into .venv from requirements.lock, whether or not that was done before; PYTHON=... chooses a Python
+	@set -e; rm -f .venv/ready; fail() { echo "error: $$1" >&2; exit 1; }; \
+	new_enough() { "$$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }; \
+	if ! new_enough .venv/bin/python || ! .venv/bin/python -c 'import pip' 2>/dev/null; then \
+		for p in $(or $(PYTHON),python3 python3.13 python3.12 python3.11) ""; do \
+			[ -z "$$p" ] || ! new_enough "$$p" || break; done; \
+		[ "$$p" ] || fail "Python 3.11 or newer is needed; make PYTHON=/path/to/python ... chooses one"; \
+		"$$p" -c 'import ensurepip, venv' 2>/dev/null || \
+			fail "$$p lacks the venv module: install it (Debian: apt install python3-venv) or use environment.yml"; \
+		"$$p" -m venv --clear .venv; \
+	fi; \
+	install() { .venv/bin/python -m pip install --quiet "$$@"; }; \
+	echo "Setting up .venv: torch (1 of 3)"; \
+	: first and alone, another package must not pull in a different build of it; \
+	install --constraint requirements.lock "$$(grep '^torch==' requirements.lock)"; \
+	echo "Setting up .venv: the other packages (2 of 3)"; \
+	install --requirement requirements.lock; \
+	echo "Setting up .venv: hkd_core itself (3 of 3)"; \
+	install --no-deps --editable .; \
+	echo "$(WANTED)" > .venv/ready
+
+# The stamp is written last: a set-up that was cut short does not count.
+ready:
+	@[ "$(ACTIVE)" ] || [ "$$(cat .venv/ready 2>/dev/null)" = "$(WANTED)" ] || $(MAKE) --no-print-directory setup

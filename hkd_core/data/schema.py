@@ -1,0 +1,126 @@
+"""The one schema of pictures and examples that the built-in world and real benchmarks share, on disk as `datasets`.
+
+A picture is stored once (`pictures`), its many examples name it by `image_id` (`examples`).
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, Features, Image, List, Value, disable_progress_bars, load_from_disk
+
+from hkd_core.data.scenes import Scene
+from hkd_core.errors import UserError
+from hkd_core.files import write_folder
+
+PICTURE_FEATURES = Features(
+    {"image_id": Value("string"), "image": Image(), "objects": List(Value("string")), "graph": Value("string")}
+)
+EXAMPLE_FEATURES = Features(
+    {
+        "image_id": Value("string"),
+        "task": Value("string"),
+        "prompt": Value("string"),
+        "choices": List(Value("string")),
+        "answer": Value("string"),
+        "caption": Value("string"),
+        "context": Value("string"),
+        "claim": Value("string"),
+        "objects": List(Value("string")),
+        "meta": Value("string"),  # JSON
+    }
+)
+
+
+class Pictures(Sequence):
+    """Stored pictures, decoded when asked for. `ids` in order; `scene(i)` the truth, for the built-in world."""
+
+    def __init__(self, table: Dataset, where: str):
+        self.table, self.where = table, where
+        self.ids: list[str] = list(table["image_id"])
+        self.index = {image_id: i for i, image_id in enumerate(self.ids)}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, i):
+        """A PIL image, or a list of them for a slice. Raises UserError naming the picture that is missing or corrupt."""
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        try:
+            return self.table[i]["image"].convert("RGB")
+        except (OSError, SyntaxError, AttributeError) as error:
+            raise UserError(f"{self.where}: picture {self.ids[i]}: missing or corrupt: {error}") from error
+
+    def scene(self, i: int) -> Scene:
+        return Scene.from_graph(self.ids[i], json.loads(self.table[i]["graph"]))
+
+    def scenes(self) -> list[Scene]:
+        pairs = zip(self.ids, self.table["graph"], strict=True)
+        return [Scene.from_graph(image_id, json.loads(graph)) for image_id, graph in pairs]
+
+
+def save_pictures(folder: str | Path, scenes: Sequence[Scene], pictures: Iterable[np.ndarray]) -> Path:
+    """Write pictures [H, W, 3] uint8 with their scene graphs, whole or not at all."""
+    from PIL import Image as PILImage
+
+    def rows():
+        for scene, picture in zip(scenes, pictures, strict=True):
+            graph = json.dumps(scene.to_graph())
+            yield {
+                "image_id": scene.image_id,
+                "image": PILImage.fromarray(picture),
+                "objects": scene.names,
+                "graph": graph,
+            }
+
+    return _save(folder, list(rows()), PICTURE_FEATURES)
+
+
+def save_examples(folder: str | Path, rows: Sequence[dict]) -> Path:
+    """Write examples (see tasks.py), whole or not at all. Raises UserError naming an answer that is no choice."""
+    for i, row in enumerate(rows):
+        if row["choices"] and row["answer"] not in row["choices"]:
+            raise UserError(f'{folder}: example {i}: answer must be one of {row["choices"]}, got "{row["answer"]}"')
+    return _save(folder, [row | {"meta": json.dumps(row["meta"])} for row in rows], EXAMPLE_FEATURES)
+
+
+def _save(folder: str | Path, rows: list[dict], features: Features) -> Path:
+    disable_progress_bars()
+
+    def fill(fresh: Path) -> None:
+        Dataset.from_list(rows, features=features).save_to_disk(fresh)
+        # The fingerprint is random; without it the same rows give the same bytes.
+        state = fresh / "state.json"
+        content = json.loads(state.read_text())
+        content["_fingerprint"] = "0" * 16
+        state.write_text(json.dumps(content, indent=2, sort_keys=True))
+
+    return write_folder(folder, fill)
+
+
+def load_pictures(folder: str | Path) -> Pictures:
+    """Raises UserError naming the folder if it is not there or not of this schema."""
+    return Pictures(_load(folder, PICTURE_FEATURES), str(folder))
+
+
+def load_examples(folder: str | Path, *tasks: str) -> list[dict]:
+    """All examples, or those of the named tasks, with `meta` as a dict. Raises UserError if there are none."""
+    table = _load(folder, EXAMPLE_FEATURES)
+    rows = [row | {"meta": json.loads(row["meta"])} for row in table if not tasks or row["task"] in tasks]
+    if not rows:
+        raise UserError(f"{folder}: no examples of task {', '.join(tasks)}")
+    return rows
+
+
+def _load(folder: str | Path, features: Features) -> Dataset:
+    disable_progress_bars()
+    try:
+        table = load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder}: no dataset here; `dvc repro` makes it ({str(error).splitlines()[0]})") from error
+    missing = set(features) - set(table.column_names)
+    if missing:
+        raise UserError(f"{folder}: columns missing: {', '.join(sorted(missing))}")
+    return table

@@ -1,0 +1,69 @@
+"""What objectives are fed: tokenised examples, and each model's features of their pictures."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from hkd_core.errors import UserError
+from hkd_core.models.vlm import VLM, Encoded
+
+
+class TrainingSet:
+    """Examples tokenised once, for one or more models that share a tokenizer.
+
+    vlms: name -> model. pictures: name -> image_id -> Encoded, that model's features. The first model's are the token ids.
+    Raises UserError if tokenizers differ.
+    """
+
+    def __init__(self, vlms: Mapping[str, VLM], examples: Sequence[dict], pictures: Mapping[str, Mapping[str, Encoded]]):
+        self.names, self.examples, self.pictures = list(vlms), list(examples), pictures
+        self.vlm = vlms[self.names[0]]
+        for name in self.names[1:]:
+            if vlms[name].tokenizer.get_vocab() != self.vlm.tokenizer.get_vocab():
+                raise UserError(f"{name} and {self.names[0]}: their tokenizers differ; distillation needs one vocabulary")
+        self.prompts, self.suffixes = [], []
+        for example in self.examples:
+            self.prompts.append(len(self.vlm.suffix(example["prompt"])))
+            # One-symbol answers end with the symbol; free text also learns where to stop.
+            self.suffixes.append(self.vlm.suffix(example["prompt"], example["answer"], closed=not example["choices"]))
+        self.lengths = [len(suffix) for suffix in self.suffixes]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def collate(self, indices: Sequence[int]) -> dict:
+        """A batch: ids, mask [B, T]; features name -> list; `asked` [B, T] bool, where an answer token comes next; labels [N]."""
+        ids = [self.examples[i]["image_id"] for i in indices]
+        first = self.pictures[self.names[0]]
+        batch = self.vlm.inputs([first[i] for i in ids], [self.suffixes[i] for i in indices])
+        asked = torch.zeros_like(batch["attention_mask"], dtype=torch.bool)
+        for row, i in enumerate(indices):
+            end = len(first[ids[row]].prefix) + len(self.suffixes[i])
+            asked[row, end - (self.lengths[i] - self.prompts[i]) - 1 : end - 1] = True
+        following = batch["input_ids"].roll(-1, 1)
+        batch |= {
+            "features": {name: [self.pictures[name][i].features for i in ids] for name in self.names},
+            "asked": asked,
+            "labels": following[asked],
+            "tokens": int(asked.sum()),
+            "examples": len(indices),
+        }
+        return batch
+
+
+def view(batch: dict, name: str) -> dict:
+    """The batch as one of its models takes it."""
+    return batch | {"features": batch["features"][name]}
+
+
+def answer_hidden(vlm: VLM, batch: dict, name: str, **more: object) -> tuple[Tensor, object]:
+    """([N, H] hidden states where an answer token comes next, the decoder's whole output)."""
+    output = vlm.hidden(view(batch, name), **more)
+    return output.last_hidden_state[batch["asked"]], output
+
+
+def project(vlm: VLM, hidden: Tensor) -> Tensor:
+    """[N, V] float32 logits of hidden states [N, H]: only these positions ever meet the head."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        return hidden.float() @ vlm.head.float().T

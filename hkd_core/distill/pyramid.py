@@ -1,0 +1,77 @@
+"""Pyramid-like progressive online distillation (PPOD): neighbouring levels train together, from the apex of capacity down.
+
+Stated by HKD4VLM's abstract: pyramid-like, progressive, online, coarse alignment. Everything else here is our reading.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hkd_core.distill.examples import answer_hidden, project
+from hkd_core.distill.objectives import Cast, trainable
+from hkd_core.distill.trainer import Part
+from hkd_core.errors import UserError
+from hkd_core.losses import divergence
+from hkd_core.models.vlm import VLM
+
+
+def check_levels(levels: Sequence[Sequence[str]], known: Sequence[str]) -> None:
+    """Raises UserError for fewer than two levels, an empty one, an unknown model, or one named twice."""
+    named = [name for level in levels for name in level]
+    if len(levels) < 2 or not all(levels):
+        raise UserError(f"pyramid levels: expected at least two, none empty, got {list(map(list, levels))}")
+    for name in named:
+        if name not in known:
+            raise UserError(f'pyramid levels: unknown model "{name}"; known: {", ".join(known)}')
+        if named.count(name) > 1:
+            raise UserError(f'pyramid levels: model "{name}" is named twice')
+
+
+def mean_distribution(logits: Sequence[Tensor], temperature: float) -> Tensor:
+    """[N, V] logits (at `temperature`) of the mean of several models' softened probabilities."""
+    if len(logits) == 1:
+        return logits[0]
+    logp = torch.stack([(x / temperature).log_softmax(-1) for x in logits])
+    return temperature * (logp.logsumexp(0) - torch.tensor(float(len(logits))).log())
+
+
+class PyramidStep(Cast):
+    """Two neighbouring levels trained together, on labels and on each other.
+
+    Every model minimises cross-entropy; a lower one also the divergence from the upper level's current, detached mean
+    distribution (weight `down`), an upper one a little from the lower level's (`feedback`), and peers of one level from each
+    other's (`peers`, deep mutual learning, arXiv 1706.00384). T² is kept.
+    """
+
+    def __init__(
+        self,
+        upper: Mapping[str, VLM],
+        lower: Mapping[str, VLM],
+        *,
+        kind: str,
+        beta: float,
+        temperature: float,
+        down: float,
+        feedback: float,
+        peers: float,
+    ):
+        super().__init__({name: trainable(vlm) for name, vlm in {**upper, **lower}.items()})
+        self.upper, self.lower = list(upper), list(lower)
+        self.settings = {"kind": kind, "beta": beta, "temperature": temperature}
+        self.down, self.feedback, self.peers = down, feedback, peers
+
+    def forward(self, batch: dict) -> dict[str, Part]:
+        logits = {name: project(vlm, answer_hidden(vlm, batch, name)[0]) for name, vlm in self.vlms.items()}
+        parts = {f"{name}/labels": Part(F.cross_entropy(x, batch["labels"], reduction="sum")) for name, x in logits.items()}
+        for level, other, weight in ((self.lower, self.upper, self.down), (self.upper, self.lower, self.feedback)):
+            if weight:
+                target = mean_distribution([logits[n].detach() for n in other], self.settings["temperature"])
+                for name in level:
+                    parts[f"{name}/level"] = Part(divergence(logits[name], target, **self.settings)[0], weight)
+            if self.peers and len(level) > 1:
+                for name in level:
+                    totals = [divergence(logits[name], logits[p], **self.settings)[0] for p in level if p != name]
+                    parts[f"{name}/peers"] = Part(sum(totals) / len(totals), self.peers)
+        return parts

@@ -1,0 +1,29 @@
+"""From stored pictures and examples to training sets: the few lines that every tuning notebook begins with."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hkd_core.data.schema import load_examples, load_pictures
+from hkd_core.distill.examples import TrainingSet
+from hkd_core.models.vlm import VLM, Encoded, encode_all
+
+TASKS = ("task1", "task2")
+
+
+def features_of(vlms: Mapping[str, VLM], folders: Sequence[Path], **how: object) -> dict[str, dict[str, Encoded]]:
+    """model name -> image_id -> features, of every picture in the folders; `how` goes to `encode_all`."""
+    found: dict[str, dict[str, Encoded]] = {name: {} for name in vlms}
+    for folder in folders:
+        pictures = load_pictures(folder)
+        for name, encoded in encode_all(vlms, pictures, progress=True, **how).items():
+            found[name] |= dict(zip(pictures.ids, encoded, strict=True))
+    return found
+
+
+def tuning_set(vlms: Mapping[str, VLM], root: Path, *, augmented: bool) -> TrainingSet:
+    """The labelled examples of both tasks for models trained together; with `augmented`, also what 02_augment made."""
+    folders, examples = [root / "data/scenes/train"], load_examples(root / "data/scenes/examples_train", *TASKS)
+    if augmented:
+        folders.append(root / "data/augmented/pictures")
+        examples += load_examples(root / "data/augmented/examples", *TASKS)
+    return TrainingSet(vlms, examples, features_of(vlms, folders))

@@ -1,0 +1,53 @@
+"""Identify, isolate, purge: what a model says without looking, taken off what it says when it looks.
+
+All pure functions of two logit tensors, [N, V]: `clean` with the picture, `distorted` with its distortion.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from hkd_core.errors import UserError
+
+
+def check(alpha: float, beta: float) -> None:
+    """Raises UserError for alpha < 0 or beta outside [0, 1]."""
+    if alpha < 0:
+        raise UserError(f"alpha: expected 0 or more, got {alpha}")
+    if not 0 <= beta <= 1:
+        raise UserError(f"beta: expected a number from 0 to 1, got {beta}")
+
+
+def plausible(clean: Tensor, beta: float) -> Tensor:
+    """[N, V] bool: tokens at least `beta` times as probable as the most probable one; all of them for beta 0.
+
+    Source: adaptive plausibility constraint, arXiv 2311.16922.
+    """
+    if beta == 0:
+        return torch.ones_like(clean, dtype=torch.bool)
+    return clean >= clean.amax(-1, keepdim=True) + math.log(beta)
+
+
+def purify(clean: Tensor, distorted: Tensor, *, alpha: float, beta: float, shift: Tensor | None = None) -> Tensor:
+    """Take the prior's share off the logits: (1 + alpha) clean - alpha distorted - shift; -inf outside the plausible set.
+
+    shift: [V], constants fitted on validation (as the control, greedy plus constant shift, has one), or None.
+    alpha 0 and beta 0 without shift give `clean` itself. Raises UserError as `check` does.
+    Source: arXiv 2311.16922; as SEED's "isolate" and "purge" our reading.
+    """
+    check(alpha, beta)
+    purged = clean if alpha == 0 else (1 + alpha) * clean - alpha * distorted
+    if shift is not None:
+        purged = purged - shift
+    return purged if beta == 0 else torch.where(plausible(clean, beta), purged, -torch.inf)
+
+
+def hallucination_score(clean: Tensor, distorted: Tensor, tokens: Tensor) -> Tensor:
+    """[N] log p(token | distorted) - log p(token | clean): near or above 0 where the prior speaks, not the eye.
+
+    tokens: [N] ids. Our reading of SEED's "identify".
+    """
+    chosen = tokens[:, None]
+    seen, unseen = clean.log_softmax(-1).gather(1, chosen), distorted.log_softmax(-1).gather(1, chosen)
+    return (unseen - seen).squeeze(1)

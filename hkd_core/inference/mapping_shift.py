@@ -1,0 +1,86 @@
+"""Mapping shift-enhanced inference (MSI): the mapping from answer symbols to contents is shifted, the answers mapped back and averaged.
+
+Options are rotated through the letters; a yes/no question is also asked the other way round. What bias is left is one prior
+per kind of content and one scalar, fitted on validation data only. Our reading of HKD4VLM (papers' abstract states the name).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hkd_core.data.facts import Fact, question
+from hkd_core.data.tasks import FAITHFUL, VERDICTS, lettered
+
+
+def shifted(example: dict) -> list[tuple[dict, list[int]]]:
+    """[(variant, places)]: choice k of the example is choice places[k] of the variant. The first is the example itself.
+
+    Lettered options are rotated cyclically; a yes/no question with a known fact is negated; others stay alone.
+    """
+    options = example["meta"].get("options")
+    if options:
+        listed = lettered(options)
+        found = []
+        for turn in range(len(options)):
+            turned = options[turn:] + options[:turn]
+            places = [(k - turn) % len(options) for k in range(len(options))]
+            found.append((example | {"prompt": example["prompt"].replace(listed, lettered(turned))}, places))
+        return found
+    same = (example, list(range(len(example["choices"]))))
+    facts = example["meta"].get("facts")
+    if len(example["choices"]) == 2 and facts and "negated" in example["meta"]:
+        negated = not example["meta"]["negated"]
+        return [same, (example | {"prompt": question(Fact(**facts[0]), negated=negated)}, [1, 0])]
+    return [same]
+
+
+def content_kinds(example: dict) -> list[int]:
+    """A class for each choice, by its content where contents recur (verdicts, "no hallucination", yes/no), else 0."""
+    options = example["meta"].get("options", example["choices"])
+    if set(options) == set(VERDICTS):
+        return [VERDICTS.index(option) for option in options]
+    if FAITHFUL in options:
+        return [int(option == FAITHFUL) for option in options]
+    return list(range(len(options)))
+
+
+def average(variants: Sequence[tuple[dict, list[int]]], scores: Sequence[Sequence[float]]) -> np.ndarray:
+    """[choices] mean over variants of the normalised log-probabilities, mapped back to the example's own choices."""
+    total = np.zeros(len(scores[0]))
+    for (_, places), row in zip(variants, scores, strict=True):
+        logp = np.asarray(row) - np.logaddexp.reduce(row)
+        total += logp[places]
+    return total / len(variants)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is taken off: `strength` times the log prior of a choice's content kind."""
+
+    logp: tuple[float, ...]
+    strength: float
+
+    def remove(self, scores: np.ndarray, kinds: Sequence[int]) -> np.ndarray:
+        return scores - self.strength * np.asarray(self.logp)[list(kinds)]
+
+
+def fit_prior(scores: Sequence[np.ndarray], kinds: Sequence[Sequence[int]], right: Sequence[int]) -> Prior:
+    """Fit on validation: the prior is the mean probability of each kind, its strength the one of a grid with the best accuracy.
+
+    Strength 0 (plain averaging) wins ties, so that nothing is shifted without a reason.
+    """
+    sums, counts = np.zeros(8), np.zeros(8)
+    for row, kind in zip(scores, kinds, strict=True):
+        for p, k in zip(np.exp(row - np.logaddexp.reduce(row)), kind, strict=True):
+            sums[k] += p
+            counts[k] += 1
+    used = counts > 0
+    logp = np.where(used, np.log(np.maximum(sums, 1e-9) / np.maximum(counts, 1)), 0.0)
+    best = (-1.0, 0.0)
+    for strength in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5):
+        prior = Prior(tuple(logp), strength)
+        hits = [int(np.argmax(prior.remove(row, kind)) == r) for row, kind, r in zip(scores, kinds, right, strict=True)]
+        if np.mean(hits) > best[0]:
+            best = (float(np.mean(hits)), strength)
+    return Prior(tuple(logp), best[1])

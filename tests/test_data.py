@@ -1,0 +1,200 @@
+"""The built-in world: labels are what the scene graph says, read here by other means than the library's."""
+
+import random
+import re
+
+import numpy as np
+import pytest
+
+from hkd_core.data import augment as das
+from hkd_core.data.language import vocabulary, words_of
+from hkd_core.data.render import render
+from hkd_core.data.scenes import Scene, draw_scenes
+from hkd_core.data.schema import load_examples, load_pictures, save_examples, save_pictures
+from hkd_core.data.tasks import FAITHFUL, LETTERS, caption, mme_pair, task1, task2
+from hkd_core.data.world import GRID, OBJECTS
+from hkd_core.errors import UserError
+
+MANY = draw_scenes("many", 300, seed=1)
+
+
+def place(scene: Scene, name: str) -> tuple[int, int]:
+    (cell,) = [thing.cell for thing in scene.things if thing.name == name]
+    return divmod(cell, GRID)
+
+
+def relation_holds(scene: Scene, words: str) -> bool:
+    a, b = words.split()[0], words.split()[-1]
+    (row_a, column_a), (row_b, column_b) = place(scene, a), place(scene, b)
+    sides = {"left": column_a < column_b, "right": column_a > column_b, "above": row_a < row_b, "below": row_a > row_b}
+    return sides[words.split()[1]]
+
+
+def wrong_phrases(row: dict, scene: Scene) -> list[str]:
+    """Which options of a detection item are false, read from the words alone."""
+    wrong = []
+    for option in row["meta"]["options"]:
+        words = option.split()
+        if option == FAITHFUL:
+            continue
+        if len(words) == 1:
+            false = words[0] not in scene.names
+        elif len(words) == 2:
+            false = {thing.color for thing in scene.things if thing.name == words[1]} != {words[0]}
+        else:
+            false = not relation_holds(scene, option)
+        wrong += [option] * false
+    return wrong
+
+
+def judged(row: dict, scene: Scene) -> str:
+    """The verdict on a factuality claim, read from the words alone."""
+    hidden = re.findall(r"an? (\w+)", row["context"])
+    truths = []
+    for part in row["claim"].removeprefix("There is ").rstrip(".").split(" and "):
+        *color, name = re.sub(r"^an? ", "", part).split()
+        if name in hidden:
+            truths.append(None)
+        else:
+            truths.append(any(thing.name == name and (not color or thing.color == color[0]) for thing in scene.things))
+    if None in truths:
+        return "not verifiable"
+    return {0: "false", 1: "partially true", 2: "true"}[sum(truths)]
+
+
+def test_the_same_seed_gives_the_same_scenes_and_a_longer_list_begins_with_the_shorter():
+    assert draw_scenes("a", 5, seed=3) == draw_scenes("a", 9, seed=3)[:5]
+    assert draw_scenes("a", 5, seed=3) != draw_scenes("a", 5, seed=4)
+
+
+def test_a_scene_survives_storage_as_a_graph():
+    for scene in MANY[:20]:
+        assert Scene.from_graph(scene.image_id, scene.to_graph()) == scene
+
+
+def test_no_cell_holds_two_things_and_equal_names_share_a_colour():
+    for scene in MANY:
+        assert len({thing.cell for thing in scene.things}) == len(scene.things)
+        assert len({(thing.name, thing.color) for thing in scene.things}) == len(scene.names) >= 3
+
+
+def test_a_picture_is_a_function_of_scene_and_seed():
+    scene, how = MANY[0], {"sizes": (9, 14), "noise": 0.2}
+    assert np.array_equal(render(scene, seed=0, **how), render(scene, seed=0, **how))
+    assert not np.array_equal(render(scene, seed=0, **how), render(scene, seed=1, **how))
+
+
+def test_an_object_is_drawn_in_its_own_cell():
+    scene = MANY[0]
+    thing = scene.things[0]
+    without = Scene(scene.image_id, scene.context, scene.things[1:])
+    empty = Scene(scene.image_id, scene.context, ())
+    only = Scene(scene.image_id, scene.context, (thing,))
+    change = np.abs(
+        render(only, seed=0, sizes=(12, 12), noise=0.0).astype(int) - render(empty, seed=0, sizes=(12, 12), noise=0.0)
+    ).sum(-1)
+    rows, columns = np.nonzero(change)
+    assert len(without.things) + 1 == len(scene.things)
+    assert abs(rows.mean() - (thing.row * 16 + 8)) < 5 and abs(columns.mean() - (thing.column * 16 + 8)) < 5
+
+
+def test_detection_items_have_at_most_one_wrong_phrase_and_the_answer_names_it():
+    rng = random.Random(0)
+    for scene in MANY:
+        row = task1(scene, rng)
+        if row is None:
+            continue
+        wrong = wrong_phrases(row, scene)
+        assert row["meta"]["options"][LETTERS.index(row["answer"])] == (wrong[0] if wrong else FAITHFUL)
+        assert len(wrong) <= 1 and len(set(row["meta"]["options"])) == 4
+
+
+def test_factuality_verdicts_are_what_the_words_say_of_the_scene():
+    rng = random.Random(0)
+    rows = [(task2(scene, rng), scene) for scene in MANY]
+    assert all(row["answer"] == judged(row, scene) for row, scene in rows)
+    assert all(sum(row["answer"] == label for row, _ in rows) > 40 for label in rows[0][0]["choices"])
+
+
+def test_mme_pairs_have_one_yes_and_one_no():
+    rng = random.Random(0)
+    for scene in MANY[:100]:
+        for subtask in ("existence", "count", "position", "color"):
+            pair = mme_pair(scene, subtask, rng)
+            assert pair is None or sorted(row["answer"] for row in pair) == ["No", "Yes"]
+
+
+def test_captions_name_what_is_there_with_the_right_article():
+    text = caption(MANY[0], random.Random(0))
+    assert set(words_of(text)) & set(OBJECTS) == set(MANY[0].names)
+    assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", text)
+
+
+def test_every_word_of_every_task_is_in_the_vocabulary(examples):
+    known = set(vocabulary())
+    assert all(set(words_of(row["prompt"])) <= known for row in examples)
+
+
+@pytest.mark.parametrize("name", [*das.PRESERVING, *das.FLIPPING])
+def test_an_augmentation_keeps_or_flips_the_label_as_its_kind_says(name):
+    change, rng, made = (das.PRESERVING | das.FLIPPING)[name], random.Random(0), 0
+    for scene in MANY:
+        for row in (task1(scene, rng), task2(scene, rng)):
+            found = row and change(row, scene, rng)
+            if not found:
+                continue
+            new, new_scene = found
+            truth = judged(new, new_scene) if new["task"] == "task2" else (wrong_phrases(new, new_scene) or [FAITHFUL])[0]
+            answer = new["answer"] if new["task"] == "task2" else new["meta"]["options"][LETTERS.index(new["answer"])]
+            assert answer == truth
+            assert (new["meta"]["type"] != row["meta"]["type"]) == (name in das.FLIPPING)
+            assert set(words_of(new["prompt"])) <= set(vocabulary())
+            made += 1
+    assert made > 50
+
+
+@pytest.mark.parametrize("name", das.PICTURES)
+def test_a_picture_augmentation_leaves_size_and_occupied_cells_recognisable(name):
+    scene = MANY[0]
+    picture = render(scene, seed=0, sizes=(12, 14), noise=0.0)
+    changed = das.PICTURES[name](picture, scene, random.Random(0))
+    assert changed.shape == picture.shape and changed.dtype == np.uint8
+    if name == "patch_drop":
+        for thing in scene.things:
+            cell = np.s_[thing.row * 16 : thing.row * 16 + 16, thing.column * 16 : thing.column * 16 + 16]
+            assert np.array_equal(changed[cell], picture[cell])
+
+
+def test_an_unknown_augmentation_is_named():
+    with pytest.raises(UserError, match='got "sepia"'):
+        das.augment({}, [], count=1, pictures=["sepia"], texts=[], seed=0)
+
+
+def test_pictures_and_examples_come_back_from_disk_and_the_same_rows_give_the_same_bytes(tmp_path, scenes, pictures, examples):
+    for name in ("a", "b"):
+        save_pictures(tmp_path / name / "p", scenes[:3], [pictures[s.image_id] for s in scenes[:3]])
+        save_examples(tmp_path / name / "e", examples[:5])
+    stored = load_pictures(tmp_path / "a" / "p")
+    assert np.array_equal(np.asarray(stored[1]), pictures[scenes[1].image_id]) and stored.scene(1) == scenes[1]
+    assert load_examples(tmp_path / "a" / "e") == examples[:5]
+    files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()]
+    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+
+
+def test_a_missing_dataset_and_a_wrong_answer_are_named(tmp_path, examples):
+    with pytest.raises(UserError, match="no dataset here"):
+        load_pictures(tmp_path / "none")
+    with pytest.raises(UserError, match='got "E"'):
+        save_examples(tmp_path / "e", [examples[0] | {"answer": "E"}])
+
+
+def test_a_corrupt_picture_is_named_by_its_id(tmp_path, scenes, pictures):
+    import pyarrow as pa
+    from datasets import Dataset
+
+    from hkd_core.data.schema import PICTURE_FEATURES
+
+    row = {"image_id": "broken-1", "image": {"bytes": b"not a png", "path": None}, "objects": [], "graph": "{}"}
+    Dataset(pa.Table.from_pylist([row], schema=PICTURE_FEATURES.arrow_schema)).save_to_disk(tmp_path / "p")
+    with pytest.raises(UserError, match="picture broken-1: missing or corrupt"):
+        load_pictures(tmp_path / "p")[0]

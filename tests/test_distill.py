@@ -1,0 +1,226 @@
+"""The loop and the objectives: each against what the formula gives by hand."""
+
+import json
+
+import pytest
+import torch
+from conftest import tiny_vlm
+from torch import nn
+
+from hkd_core.distill.evolve import EvolveStep
+from hkd_core.distill.examples import TrainingSet, answer_hidden, project
+from hkd_core.distill.objectives import Distillation, Supervised
+from hkd_core.distill.pyramid import PyramidStep, check_levels, mean_distribution
+from hkd_core.distill.ternary import TernaryStep, agreement, relations
+from hkd_core.distill.trainer import Part, Schedule, shuffled, train
+from hkd_core.errors import UserError
+from hkd_core.models import HallucinationEliminationAdapter
+from hkd_core.models.vlm import encode_all
+
+HOW = {"kind": "forward_kl", "beta": 0.5, "temperature": 2.0}
+
+
+def training_set(examples, pictures, **vlms):
+    ids = list(dict.fromkeys(row["image_id"] for row in examples))
+    looks = {name: dict(zip(ids, e, strict=True)) for name, e in encode_all(vlms, [pictures[i] for i in ids]).items()}
+    return TrainingSet(vlms, examples, looks)
+
+
+@pytest.fixture
+def trio():
+    return {"teacher": tiny_vlm(64, 2, 1), "assistant": tiny_vlm(32, 3, 2), "student": tiny_vlm(32, 1, 3)}
+
+
+class Line(nn.Module):
+    """Least squares on one number: small enough to check the loop by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1))
+
+    def forward(self, batch):
+        return {"squares": Part((self.weight[0, 0] * batch["x"] - batch["y"]).square().sum())}
+
+
+def lines(indices):
+    # Batches of different sizes: example i counts for i % 3 + 1 tokens.
+    x = torch.tensor([float(i) / 10 for i in indices for _ in range(i % 3 + 1)])
+    return {"x": x, "y": 2 * x, "tokens": len(x), "examples": len(indices)}
+
+
+def test_accumulated_micro_batches_give_the_step_of_one_batch():
+    whole, parts = Line(), Line()
+    batches = [[0, 1, 2, 3], [4, 5, 6, 7]]
+    seen = iter(batches)
+    train(whole, lambda _: lines(sum(batches, [])), 8, Schedule(1, 8, 0.1, clip=0, precision="no"), seed=0)
+    train(parts, lambda _: lines(next(seen)), 8, Schedule(1, 4, 0.1, clip=0, precision="no", accumulate=2), seed=0)
+    torch.testing.assert_close(whole.weight, parts.weight)
+
+
+def test_the_loop_finds_the_line_and_logs_what_it_did(tmp_path):
+    model = Line()
+    log = tmp_path / "log.jsonl"
+    history = train(model, lines, 30, Schedule(200, 8, 0.2, weight_decay=0, precision="no"), seed=0, log=log)
+    assert model.weight.item() == pytest.approx(2, abs=0.05)
+    assert [json.loads(line) for line in log.read_text().splitlines()] == history
+    assert history[-1]["squares"] < history[0]["squares"]
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_parts_and_examples(tmp_path):
+    class Broken(Line):
+        def forward(self, batch):
+            return {"squares": Part(self.weight.sum() * float("nan"))}
+
+    with pytest.raises(UserError, match=r"not finite at step 0 \(squares nan\)"):
+        train(Broken(), lines, 9, Schedule(3, 3, 0.1, precision="no"), seed=0, log=tmp_path / "log")
+    assert len(json.loads((tmp_path / "log.bad.json").read_text())["examples"]) == 3
+
+
+def test_nothing_to_train_is_said():
+    model = Line()
+    model.weight.requires_grad_(False)
+    with pytest.raises(UserError, match="nothing to train"):
+        train(model, lines, 3, Schedule(1, 1, 0.1, precision="no"), seed=0)
+
+
+def test_batches_are_the_same_for_a_seed_cover_everything_and_sort_by_length():
+    a, b = (shuffled(100, 10, 50, seed=4, lengths=[i % 7 for i in range(100)]) for _ in range(2))
+    assert a == b and a != shuffled(100, 10, 50, seed=5, lengths=[i % 7 for i in range(100)])
+    assert {i for batch in a for i in batch} == set(range(100))
+    assert max(len({i % 7 for i in batch}) for batch in a) <= 3
+
+
+def test_two_runs_with_one_seed_give_the_same_weights(examples, pictures):
+    weights = []
+    for _ in range(2):
+        vlm = tiny_vlm()
+        data = training_set(examples[:16], pictures, student=vlm)
+        train(Supervised(vlm), data.collate, len(data), Schedule(3, 8, 1e-3, precision="no"), seed=1)
+        weights.append({k: v.clone() for k, v in vlm.model.state_dict().items()})
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def test_answer_positions_are_those_whose_next_token_is_the_answer(vlm, examples, pictures):
+    data = training_set(examples[:6], pictures, student=vlm)
+    batch = data.collate(range(6))
+    at = 0
+    for row, example in enumerate(data.examples):
+        answer = vlm.tokenizer(example["answer"])["input_ids"]
+        assert batch["labels"][at : at + len(answer)].tolist() == answer
+        places = batch["asked"][row].nonzero().flatten()
+        assert batch["input_ids"][row][places + 1].tolist() == answer
+        at += len(answer)
+    assert at == batch["tokens"]
+
+
+def test_supervised_loss_equals_cross_entropy_by_hand(vlm, examples, pictures):
+    data = training_set(examples[:6], pictures, student=vlm)
+    batch = data.collate(range(6))
+    found = Supervised(vlm)(batch)["labels"].total
+    logp = project(vlm, answer_hidden(vlm, batch, "student")[0]).double().log_softmax(-1)
+    expected = -sum(logp[k, label] for k, label in enumerate(batch["labels"]))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_plain_distillation_weighs_labels_and_teacher_and_leaves_the_teacher_alone(trio, examples, pictures):
+    data = training_set(examples[:6], pictures, **trio)
+    objective = Distillation(trio["student"], trio["teacher"], weight=0.25, **HOW)
+    parts = objective(data.collate(range(6)))
+    assert (parts["labels"].weight, parts["teacher"].weight) == (0.75, 0.25)
+    sum(part.total for part in parts.values()).backward()
+    assert all(p.grad is None for p in trio["teacher"].model.parameters())
+    assert any(p.grad is not None for p in trio["student"].model.parameters())
+
+
+def test_every_pyramid_part_equals_the_formula_and_teaches_only_its_own_model(trio, examples, pictures):
+    data = training_set(examples[:6], pictures, **trio)
+    upper, lower = {"teacher": trio["teacher"]}, {"assistant": trio["assistant"], "student": trio["student"]}
+    step = PyramidStep(upper, lower, down=1.0, feedback=0.1, peers=0.5, **HOW)
+    batch = data.collate(range(6))
+    parts = step(batch)
+    logp = {n: (project(v, answer_hidden(v, batch, n)[0]).double() / 2).log_softmax(-1) for n, v in trio.items()}
+
+    def kl(p, q):
+        return 4 * (p.exp() * (p - q)).sum()
+
+    middle = torch.stack([logp["assistant"], logp["student"]]).logsumexp(0) - torch.log(torch.tensor(2.0))
+    expected = {
+        "student/level": kl(logp["teacher"], logp["student"]),
+        "student/peers": kl(logp["assistant"], logp["student"]),
+        "teacher/level": kl(middle, logp["teacher"]),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(parts[name].total.double(), value, rtol=1e-3, atol=1e-4)
+    parts["student/level"].total.backward()
+    assert all(p.grad is None or not p.grad.any() for p in trio["teacher"].model.parameters())
+
+
+def test_the_mean_of_a_level_is_the_mean_of_its_probabilities():
+    a, b = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
+    mean = (mean_distribution([a, b], 2.0) / 2).softmax(-1)
+    torch.testing.assert_close(mean, ((a / 2).softmax(-1) + (b / 2).softmax(-1)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [([["a"]], "at least two"), ([["a"], ["z"]], 'unknown model "z"'), ([["a"], ["a"]], "named twice"), ([["a"], []], "none empty")],
+)
+def test_wrong_levels_are_named(levels, message):
+    with pytest.raises(UserError, match=message):
+        check_levels(levels, ["a", "b"])
+
+
+def test_the_gate_opens_on_agreement_and_closes_on_any_dissent():
+    sure_of_0, sure_of_1 = torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([[0.0, 9.0, 0.0]])
+    label = torch.tensor([0])
+    assert agreement(sure_of_0, sure_of_0, label) > 0.99
+    assert agreement(sure_of_1, sure_of_1, label) < 0.01  # agree with each other, not with the label
+    assert agreement(sure_of_0, sure_of_1, label) < 0.05
+    assert 0.3 < agreement(torch.zeros(1, 3), torch.zeros(1, 3), label) < 0.34
+
+
+def test_relations_are_cosines_of_visual_tokens_and_the_answer():
+    hidden = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0))
+    image = torch.tensor([[0, 1, 1, 1, 0, 0]] * 2).bool()
+    asked = torch.tensor([[0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1]]).bool()
+    found = relations(hidden, image, asked)
+    assert found.shape == (2, 4, 4)
+    expected = torch.cosine_similarity(hidden[1, 2], hidden[1, 5], dim=0)
+    assert float(found[1, 1, 3]) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_ternary_parts_are_gated_and_weights_that_sum_to_nothing_are_refused(trio, examples, pictures):
+    data = training_set(examples[:6], pictures, **trio)
+    batch = data.collate(range(6))
+    weights = {"labels": 0.5, "teacher_weight": 1.0, "assistant_weight": 1.0, "relation_weight": 1.0}
+    gated, open_ = (TernaryStep(**trio, gate=gate, **weights, **HOW)(batch) for gate in (True, False))
+    assert set(gated) == {"labels", "teacher", "assistant", "relations"}
+    assert gated["teacher"].total < open_["teacher"].total
+    with pytest.raises(UserError, match="ternary weights"):
+        TernaryStep(**trio, gate=True, **dict.fromkeys(weights, 0.0), **HOW)
+
+
+def evolving(vlm, examples, pictures, **how):
+    ids = list(dict.fromkeys(row["image_id"] for row in examples))
+    clean = dict(zip(ids, encode_all({"": vlm}, [pictures[i] for i in ids])[""], strict=True))
+    blank = dict(zip(ids, encode_all({"": vlm}, [pictures[i] * 0 for i in ids])[""], strict=True))
+    data = TrainingSet({"student": vlm, "distorted": vlm}, examples, {"student": clean, "distorted": blank})
+    adapter = HallucinationEliminationAdapter(32, rank=4).attach(vlm.model)
+    batch = data.collate(range(len(data)))
+    batch["choice"] = torch.ones(batch["tokens"])
+    return EvolveStep(vlm, adapter, shift=None, kind="reverse_kl", **how), adapter, batch
+
+
+def test_without_purging_the_untrained_adapter_has_nothing_to_learn(vlm, examples, pictures):
+    step, _, batch = evolving(vlm, examples[:4], pictures, alpha=0.0, beta=0.0, epsilon=1e-6)
+    assert float(step(batch)["purified"].total) == pytest.approx(0, abs=1e-3)
+
+
+def test_evolving_moves_the_adapter_towards_the_purified_answers_and_leaves_the_base_alone(vlm, examples, pictures):
+    step, adapter, batch = evolving(vlm, examples[:4], pictures, alpha=1.0, beta=0.1)
+    before = {k: v.clone() for k, v in vlm.model.state_dict().items()}
+    history = train(step, lambda _: batch, 4, Schedule(20, 4, 1e-2, precision="no"), seed=0)
+    assert history[-1]["purified"] < 0.8 * history[0]["purified"]
+    assert all(torch.equal(v, before[k]) for k, v in vlm.model.state_dict().items())
+    step.evolve_from(adapter)
+    assert not torch.equal(step.target(batch), step.target(batch) * 0)

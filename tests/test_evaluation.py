@@ -1,0 +1,128 @@
+"""Metrics against independent computations: brute force, scikit-learn, cases worked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from hkd_core.errors import UserError
+from hkd_core.evaluation import statistics as stats
+from hkd_core.evaluation.chair import chair, mentioned, singular
+from hkd_core.evaluation.pope import SPLITS, build_questions
+
+NAMES = ("dog", "cup", "orange", "car", "tree", "boat", "egg")
+PICTURES = st.lists(st.lists(st.sampled_from(NAMES), min_size=1, max_size=5, unique=True), min_size=3, max_size=12).map(
+    lambda many: [{"image": f"p{i}", "objects": names} for i, names in enumerate(many)]
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(PICTURES, st.sampled_from(SPLITS))
+def test_pope_asks_three_present_and_three_different_absent_objects(pictures, split):
+    there = {p["image"]: set(p["objects"]) for p in pictures}
+    known = set().union(*there.values())
+    if any(len(names) >= 3 and len(known - names) < 3 for names in there.values()):
+        return  # a picture that leaves too little absent
+    rows = build_questions(pictures, split, seed=0)
+    for image, names in there.items():
+        asked = [row for row in rows if row["image"] == image]
+        assert len(asked) == (6 if len(names) >= 3 else 0)
+        assert all((row["object"] in names) == (row["label"] == "yes") for row in asked)
+        assert len({row["object"] for row in asked}) == len(asked)
+    assert rows == build_questions(pictures, split, seed=0)
+
+
+def test_pope_popular_and_adversarial_by_hand():
+    pictures = [
+        {"image": "a", "objects": ["dog", "cup", "car"]},
+        {"image": "b", "objects": ["dog", "tree", "boat"]},
+        {"image": "c", "objects": ["dog", "tree", "egg"]},
+    ]
+
+    def absent(split):
+        return [row["object"] for row in build_questions(pictures, split) if row["image"] == "a" and row["label"] == "no"]
+
+    assert absent("popular") == ["tree", "boat", "egg"]  # tree is in two pictures; ties in first-seen order
+    assert absent("adversarial")[0] == "tree"  # the absent object that meets the dog most often
+
+
+def test_pope_questions_are_english():
+    texts = {row["text"] for row in build_questions([{"image": "a", "objects": ["orange", "dog", "egg"]}, {"image": "b", "objects": ["car", "tree", "cup"]}], "random")}
+    assert {"Is there an orange in the image?", "Is there a dog in the image?"} <= texts and not any("imange" in t for t in texts)
+
+
+def test_an_unknown_split_is_named():
+    with pytest.raises(UserError, match='got "hard"'):
+        build_questions([], "hard")
+
+
+def test_chair_worked_by_hand():
+    captions = [("a", "Two dogs, a cup and a dog."), ("b", "A car next to knives."), ("c", "Nothing here.")]
+    found = chair(captions, {"a": ["dog", "tree"], "b": ["car", "knife"], "c": ["cup"]}, ["dog", "cup", "car", "knife", "tree"])
+    assert [c["generated"] for c in found["captions"]] == [["dog", "cup", "dog"], ["car", "knife"], []]
+    assert found["chair_i"] == pytest.approx(100 / 5) and found["chair_s"] == pytest.approx(100 / 3)
+    assert found["recall"] == pytest.approx(100 * 3 / 5) and found["mean_words"] == pytest.approx((7 + 5 + 2) / 3)
+
+
+def test_plurals_are_found_by_rule_and_by_list_and_words_that_only_look_like_it_are_not():
+    vocabulary = {"dog", "knife", "bus", "berry", "boat"}
+    assert [singular(w, vocabulary) for w in ("dogs", "knives", "buses", "berries", "glass")] == ["dog", "knife", "bus", "berry", "glass"]
+    assert mentioned("boats on a coast", vocabulary) == ["boat"]
+
+
+LABELS = st.integers(2, 4).flatmap(
+    lambda c: st.tuples(st.just(c), st.lists(st.tuples(st.integers(0, c - 1), st.integers(0, c - 1)), min_size=1, max_size=40))
+)
+
+
+@given(LABELS)
+def test_scores_equal_scikit_learns(data):
+    classes, pairs = data
+    labels, answers = map(list, zip(*pairs, strict=True))
+    sums = stats.confusion_counts(labels, answers, classes).sum(0)
+    assert float(stats.accuracy(sums)) == pytest.approx(sk.accuracy_score(labels, answers))
+    every = list(range(classes))
+    assert float(stats.macro_f1(sums)) == pytest.approx(sk.f1_score(labels, answers, average="macro", labels=every, zero_division=0))
+    if classes == 2:
+        assert float(stats.f1(sums)) == pytest.approx(sk.f1_score(labels, answers, zero_division=0))
+        assert float(stats.yes_ratio(sums)) == pytest.approx(np.mean(answers))
+
+
+def test_the_clustered_interval_is_that_of_drawing_whole_pictures():
+    rng = np.random.default_rng(0)
+    clusters = [f"p{i // 6}" for i in range(240)]
+    right = np.repeat(rng.random(40) < 0.7, 6)  # answers about a picture stand and fall together
+    counts = stats.confusion_counts(np.ones(240, int), right.astype(int), 2)
+    value, low, high = stats.cluster_interval(counts, clusters, stats.accuracy, draws=4000, seed=1)
+    brute = [np.mean(right.reshape(40, 6)[rng.integers(0, 40, 40)]) for _ in range(4000)]
+    assert value == pytest.approx(right.mean())
+    assert np.allclose([low, high], np.percentile(brute, [2.5, 97.5]), atol=0.02)
+    alone = stats.cluster_interval(counts, [str(i) for i in range(240)], stats.accuracy, draws=2000)
+    assert high - low > 1.8 * (alone[2] - alone[1])
+
+
+def test_a_paired_difference_with_itself_is_nothing():
+    counts = stats.confusion_counts([0, 1, 1, 0], [0, 1, 0, 0], 2)
+    assert stats.paired_interval(counts, counts, list("aabb"), stats.f1, draws=100) == (0, 0, 0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
+def test_mcnemar_equals_the_binomial_sum(pairs):
+    a, b = map(list, zip(*pairs, strict=True))
+    found = stats.mcnemar(a, b)
+    fixed, n = found["fixed"], found["fixed"] + found["broken"]
+    tail = sum(math.comb(n, k) for k in range(n + 1) if math.comb(n, k) <= math.comb(n, fixed)) / 2**n
+    assert found["p"] == pytest.approx(tail) and n == sum(x != y for x, y in pairs)
+
+
+@given(st.lists(st.tuples(st.integers(-20, 20), st.integers(0, 1)), min_size=2, max_size=30))
+def test_no_other_shift_has_a_better_f1(data):
+    margins, labels = np.array([m / 4 for m, _ in data]), np.array([y for _, y in data])
+
+    def f1(c):
+        return sk.f1_score(labels, margins > c, zero_division=0)
+
+    assert f1(stats.best_shift(margins, labels)) >= max(f1(c) for c in np.linspace(-6, 6, 97)) - 1e-9

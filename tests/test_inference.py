@@ -1,0 +1,150 @@
+"""Scoring equals asking one by one; purging with nothing to purge changes nothing; shifted mappings come back."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hkd_core.errors import UserError
+from hkd_core.inference import generate, score_choices
+from hkd_core.inference.contrast import hallucination_score, plausible, purify
+from hkd_core.inference.distortion import blur, distortion
+from hkd_core.inference.mapping_shift import average, content_kinds, fit_prior, shifted
+from hkd_core.models.vlm import encode_all
+
+
+@pytest.fixture
+def logits():
+    return torch.randn(2, 20, 12, generator=torch.Generator().manual_seed(0))
+
+
+def with_images(examples, pictures):
+    return [row | {"image": pictures[row["image_id"]]} for row in examples]
+
+
+def test_scores_equal_the_sum_of_token_log_probabilities_one_by_one(vlm, examples, pictures):
+    some = with_images(examples[:8], pictures)
+    for row, scores in zip(some, score_choices(vlm, some, batch_size=3), strict=True):
+        (picture,) = encode_all({"": vlm}, [row["image"]])[""]
+        for choice, score in zip(row["choices"], scores, strict=True):
+            ids = vlm.suffix(row["prompt"], choice)
+            answer = len(ids) - len(vlm.suffix(row["prompt"]))
+            with torch.no_grad():
+                hidden = vlm.hidden(vlm.inputs([picture], [ids])).last_hidden_state[0]
+            logp = (hidden @ vlm.head.T).log_softmax(-1)
+            expected = sum(float(logp[-answer - 1 + k, ids[-answer + k]]) for k in range(answer))
+            assert score == pytest.approx(expected, abs=1e-4)
+
+
+def test_choices_of_several_tokens_are_scored_whole(vlm, examples, pictures):
+    (row,) = with_images([r for r in examples if r["task"] == "task2"][:1], pictures)
+    assert any(len(choice.split()) > 1 for choice in row["choices"])
+    assert all(math.isfinite(score) for score in score_choices(vlm, [row])[0])
+
+
+def test_no_choices_are_refused(vlm, pictures):
+    image = next(iter(pictures.values()))
+    with pytest.raises(UserError, match="expected at least one"):
+        score_choices(vlm, [{"image": image, "prompt": "Is there a dog?", "choices": []}])
+
+
+def test_batched_generation_equals_one_by_one(vlm, pictures):
+    encoded = encode_all({"": vlm}, list(pictures.values())[:4])[""]
+    prompts = ["Describe the image.", "Is there a dog in the image?", "What color is the cup?", "Describe the image."]
+    together = generate(vlm, prompts, encoded, max_new_tokens=6)
+    assert together == [generate(vlm, [p], [e], max_new_tokens=6)[0] for p, e in zip(prompts, encoded, strict=True)]
+
+
+def test_contrastive_decoding_with_alpha_and_beta_zero_is_plain_decoding(vlm, pictures):
+    images = list(pictures.values())[:3]
+    clean, blind = (encode_all({"": vlm}, images, distort=d)[""] for d in (None, distortion("blank", 0)))
+    prompts = ["Describe the image."] * 3
+    plain = generate(vlm, prompts, clean, max_new_tokens=6)
+    assert generate(vlm, prompts, clean, max_new_tokens=6, contrast=blind, alpha=0.0, beta=0.0) == plain
+    assert generate(vlm, prompts, clean, max_new_tokens=6, contrast=blind, alpha=2.0, beta=0.0) != plain
+
+
+def test_purging_by_the_formula_and_by_nothing(logits):
+    clean, distorted = logits
+    assert torch.equal(purify(clean, distorted, alpha=0, beta=0), clean)
+    purged = purify(clean, distorted, alpha=0.5, beta=0.1)
+    for n in range(len(clean)):
+        for v in range(clean.shape[1]):
+            inside = clean[n].softmax(0)[v] >= 0.1 * clean[n].softmax(0).max()
+            assert bool(inside) == bool(plausible(clean, 0.1)[n, v])
+            assert purged[n, v] == (pytest.approx(float(1.5 * clean[n, v] - 0.5 * distorted[n, v]), abs=1e-5) if inside else -math.inf)
+
+
+@pytest.mark.parametrize(("alpha", "beta", "word"), [(-0.1, 0.1, "alpha"), (1, -0.1, "beta"), (1, 1.5, "beta")])
+def test_alpha_and_beta_out_of_range_are_named(logits, alpha, beta, word):
+    with pytest.raises(UserError, match=word):
+        purify(*logits, alpha=alpha, beta=beta)
+
+
+def test_a_token_the_distortion_does_not_touch_scores_zero_and_a_seen_one_below(logits):
+    clean = logits[0]
+    tokens = clean.argmax(-1)
+    assert torch.allclose(hallucination_score(clean, clean, tokens), torch.zeros(len(clean)))
+    assert (hallucination_score(clean, -clean, tokens) < 0).all()
+
+
+def test_diffusion_noise_follows_the_published_schedule():
+    pixels = torch.full((1, 3, 64, 64), 2.0)
+    for step, kept, added in ((500, 0.8630, 0.5052), (999, 0.2850, 0.9585)):
+        noisy = distortion("noise", step)(pixels)
+        assert float(noisy.mean()) == pytest.approx(2 * kept, abs=0.03)
+        assert float(noisy.std()) == pytest.approx(added, abs=0.02)
+
+
+def test_blur_equals_scipys_gaussian():
+    from scipy.ndimage import gaussian_filter
+
+    pixels = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = gaussian_filter(pixels[0, 0].numpy(), 2.0, mode="mirror", radius=6)
+    assert np.allclose(blur(pixels, 2.0)[0, 0].numpy(), expected, atol=1e-5)
+
+
+def test_an_unknown_distortion_and_one_the_pixels_do_not_allow_are_named():
+    with pytest.raises(UserError, match='got "smear"'):
+        distortion("smear", 1)
+    with pytest.raises(UserError, match="this processor gives"):
+        distortion("blur", 2)(torch.zeros(16, 1176))
+
+
+def test_shifted_mappings_undo_themselves(examples):
+    for row in [r for r in examples if r["task"] == "task1"][:10]:
+        variants = shifted(row)
+        assert len(variants) == 4 and variants[0][0]["prompt"] == row["prompt"]
+        # A model that knows the right content answers every variant with that content's letter.
+        content = row["meta"]["options"][row["choices"].index(row["answer"])]
+        scores = []
+        for variant, places in variants:
+            letter = next(k for k, x in enumerate("ABCD") if f"{x}: {content}" in variant["prompt"].split("?")[1])
+            scores.append([0.0 if k == letter else -5.0 for k in range(4)])
+            assert places[row["choices"].index(row["answer"])] == letter
+        assert int(average(variants, scores).argmax()) == row["choices"].index(row["answer"])
+
+
+def test_a_letter_bias_cancels_in_the_average(examples):
+    row = next(r for r in examples if r["task"] == "task1")
+    biased = [[3.0, 0.0, 0.0, 0.0]] * 4  # always "A", whatever stands there
+    assert np.ptp(average(shifted(row), biased)) < 1e-12
+
+
+def test_the_prior_is_fitted_only_where_it_helps():
+    rng = np.random.default_rng(0)
+    right = rng.integers(0, 4, 200)
+    clean = np.eye(4)[right] * 4
+    kinds = [list(range(4))] * 200
+    assert fit_prior(list(clean), kinds, right).strength == 0
+    tilted = clean + np.array([5.0, 0, 0, 0])
+    prior = fit_prior(list(tilted), kinds, right)
+    fixed = [int(prior.remove(row, kinds[0]).argmax()) for row in tilted]
+    assert np.mean(fixed == right) > np.mean(tilted.argmax(1) == right)
+
+
+def test_content_kinds_name_what_recurs(examples):
+    detection = next(r for r in examples if r["task"] == "task1")
+    assert sorted(content_kinds(detection)) == [0, 0, 0, 1]
+    assert content_kinds(next(r for r in examples if r["task"] == "task2")) == [0, 1, 2, 3]
