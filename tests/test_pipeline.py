@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
@@ -46,7 +47,8 @@ def all_imported(code: str) -> set[Path]:
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_every_module_that_a_notebook_loads_is_among_its_stages_dependencies(name):
-    code = "\n".join(c.source for c in notebook.read(ROOT / "notebooks" / f"{name}.ipynb").cells if c.cell_type == "code")
+    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     (stage,) = [s for s in STAGES.values() if f"run {name}" in s["cmd"]]
     missing = []
     for path in all_imported(code):
@@ -60,9 +62,8 @@ def test_every_module_that_a_notebook_loads_is_among_its_stages_dependencies(nam
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebooks_are_committed_clean_with_a_plain_parameters_cell(name):
     path = ROOT / "notebooks" / f"{name}.ipynb"
-    content = notebook.read(path)
-    assert path.read_text() == notebook.text_of(notebook.cleaned(content))
-    assert [c.source for c in content.cells if "parameters" in c.metadata.get("tags", [])] == ["seed = None\noverrides = {}"]
+    assert path.read_text() == notebook.text_of(notebook.cleaned(notebook.read(path)))
+    assert [c.source for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])] == ["seed = None\noverrides = {}"]
 
 
 def test_every_notebook_is_a_stage_of_its_name():
@@ -86,11 +87,11 @@ def test_the_readmes_graph_is_the_pipelines():
 def test_the_readmes_numbers_are_those_of_the_results():
     with (ROOT / "reports/tables/results.csv").open() as file:
         results = {(r["model"], r["decoding"], r["benchmark"], r["metric"]): float(r["value"]) for r in csv.DictReader(file)}
-    table = [line.strip("|\n ").split("|") for line in README.split("<!-- results -->")[1].split("<!-- end -->")[0].splitlines() if line.startswith("| `")]
+    table = [line[1:-1].split("|") for line in README.split("<!-- results -->")[1].split("<!-- end -->")[0].splitlines() if line.startswith("| `")]
     assert len(table) >= 8
     columns = [("task1", "macro_f1"), ("task2", "macro_f1"), ("pope_random", "f1"), ("pope_adversarial", "f1"), ("chair", "chair_i")]
     for name, *cells in table:
-        model, decoding = re.findall(r"`(\w+)`", name)[0], (re.findall(r"\+ (\w+)", name) or ["greedy"])[0]
+        model, decoding = re.findall(r"`(\w+)`", name)[0], (re.findall(r"[+] (\w+)", name) or ["greedy"])[0]
         for cell, column in zip(cells[-5:], columns, strict=True):
             if cell.strip():
                 assert float(cell) == pytest.approx(results[model, decoding.lower(), *column], abs=0.0006 if column[0] != "chair" else 0.06)
