@@ -15,7 +15,7 @@ import yaml
 from hkd_core.errors import UserError
 from hkd_core.root import find_root
 
-DISTORTIONS = ("noise", "blur", "patches", "blank")
+DISTORTIONS = ("noise", "blur", "patches", "blank", "alike")
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl")
 
 Check = tuple[str, Callable[[Any], bool]]
@@ -66,6 +66,7 @@ class BaseModels:
     vision_layers: int = key(COUNT)
     scenes: int = key(COUNT)
     rapid_steps: dict[str, int] = key(EACH_COUNT)
+    rapid_loss: float = key(POSITIVE)
     spoken_steps: dict[str, int] = key(EACH_COUNT)
     sight_steps: int = key(COUNT)
     align_steps: int = key(COUNT)

@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 from hkd_core.errors import UserError
 from hkd_core.evaluation import statistics as stats
-from hkd_core.evaluation.chair import chair, mentioned, singular
+from hkd_core.evaluation.chair import chair, mentioned, singular, vocabulary_of
 from hkd_core.evaluation.pope import SPLITS, build_questions
 
 NAMES = ("dog", "cup", "orange", "car", "tree", "boat", "egg")
@@ -70,7 +70,7 @@ def test_chair_worked_by_hand():
 def test_plurals_are_found_by_rule_and_by_list_and_words_that_only_look_like_it_are_not():
     vocabulary = {"dog", "knife", "bus", "berry", "boat"}
     assert [singular(w, vocabulary) for w in ("dogs", "knives", "buses", "berries", "glass")] == ["dog", "knife", "bus", "berry", "glass"]
-    assert mentioned("boats on a coast", vocabulary) == ["boat"]
+    assert mentioned("boats on a coast", vocabulary_of(vocabulary)) == ["boat"]
 
 
 LABELS = st.integers(2, 4).flatmap(

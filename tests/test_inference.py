@@ -8,9 +8,10 @@ import torch
 
 from hkd_core.errors import UserError
 from hkd_core.inference import generate, score_choices
-from hkd_core.inference.contrast import hallucination_score, plausible, purify
+from hkd_core.inference.contrast import hallucination_score, mixture, plausible, purify
 from hkd_core.inference.distortion import blur, distortion
 from hkd_core.inference.mapping_shift import average, content_kinds, fit_prior, shifted
+from hkd_core.inference.views import distorted_views
 from hkd_core.models.vlm import encode_all
 
 
@@ -61,8 +62,8 @@ def test_contrastive_decoding_with_alpha_and_beta_zero_is_plain_decoding(vlm, pi
     clean, blind = (encode_all({"": vlm}, images, distort=d)[""] for d in (None, distortion("blank", 0)))
     prompts = ["Describe the image."] * 3
     plain = generate(vlm, prompts, clean, max_new_tokens=6)
-    assert generate(vlm, prompts, clean, max_new_tokens=6, contrast=blind, alpha=0.0, beta=0.0) == plain
-    assert generate(vlm, prompts, clean, max_new_tokens=6, contrast=blind, alpha=2.0, beta=0.0) != plain
+    assert generate(vlm, prompts, clean, max_new_tokens=6, contrast=[blind], alpha=0.0, beta=0.0) == plain
+    assert generate(vlm, prompts, clean, max_new_tokens=6, contrast=[blind], alpha=2.0, beta=0.0) != plain
 
 
 def test_purging_by_the_formula_and_by_nothing(logits):
@@ -103,6 +104,26 @@ def test_blur_equals_scipys_gaussian():
     pixels = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     expected = gaussian_filter(pixels[0, 0].numpy(), 2.0, mode="mirror", radius=6)
     assert np.allclose(blur(pixels, 2.0)[0, 0].numpy(), expected, atol=1e-5)
+
+
+def test_alike_views_are_other_pictures_of_the_nearest_gist(vlm, pictures):
+    images = list(pictures.values())
+    clean = encode_all({"": vlm}, images)[""]
+    pixels = torch.as_tensor(np.asarray(vlm.prepare(images)["pixel_values"]))
+    quarters = [[p[:, y : y + 32, x : x + 32].mean((1, 2)) for y in (0, 32) for x in (0, 32)] for p in pixels]
+    views = distorted_views(vlm, images, clean, "alike", 2, seed=0)
+    for i, mine in enumerate(quarters):
+        distance = [sum(float((a - b).square().sum()) for a, b in zip(mine, other, strict=True)) for other in quarters]
+        nearest = sorted((d, k) for k, d in enumerate(distance) if k != i)[:2]
+        assert [view[i].features.data_ptr() for view in views] == [clean[k].features.data_ptr() for _, k in nearest]
+    with pytest.raises(UserError, match="alike: expected a number of views"):
+        distorted_views(vlm, images, clean, "alike", len(images), seed=0)
+
+
+def test_several_views_count_as_the_mean_of_their_probabilities(logits):
+    mean = (logits[0].softmax(-1) + logits[1].softmax(-1)) / 2
+    one, two = logits
+    assert torch.allclose(mixture([one, two]).exp(), mean, atol=1e-6) and mixture([one]) is one
 
 
 def test_an_unknown_distortion_and_one_the_pixels_do_not_allow_are_named():
@@ -148,3 +169,12 @@ def test_content_kinds_name_what_recurs(examples):
     detection = next(r for r in examples if r["task"] == "task1")
     assert sorted(content_kinds(detection)) == [0, 0, 0, 1]
     assert content_kinds(next(r for r in examples if r["task"] == "task2")) == [0, 1, 2, 3]
+
+
+def test_a_picture_read_once_for_all_its_questions_gives_what_each_question_gives_alone(vlm, examples, pictures):
+    tasks = with_images(examples[:12], pictures)
+    asked = [{"image_id": row["image_id"], "image": row["image"], "prompt": f"Is there a {name} in the image?", "choices": ["Yes", "No", "Yes No"]}
+             for row in tasks[:3] for name in ("dog", "cup", "big red car", "hen")]
+    together = score_choices(vlm, tasks + asked, batch_size=5)
+    for row, scores in zip(tasks + asked, together, strict=True):
+        assert scores == pytest.approx(score_choices(vlm, [row])[0], abs=1e-4)

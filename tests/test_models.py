@@ -81,6 +81,9 @@ def test_another_family_goes_through_scoring_and_one_training_step(pictures, exa
     encoded = dict(zip(ids, encode_all({"": qwen}, [pictures[i] for i in ids])[""], strict=True))
     scores = score_choices(qwen, [row | {"image": pictures[row["image_id"]]} for row in some])
     assert [len(s) for s in scores] == [len(row["choices"]) for row in some] and all(v < 0 for s in scores for v in s)
+    asked = [{"image_id": k, "image": pictures[k][: 64 - 8 * n], "prompt": f"Is there a {word}?", "choices": ["Yes", "No"]} for n, k in enumerate(ids[:2]) for word in ("dog", "red cup")]
+    for row, together in zip(asked, score_choices(qwen, asked), strict=True):
+        assert together == pytest.approx(score_choices(qwen, [row])[0], abs=1e-4)
     data = TrainingSet({"student": qwen}, some, {"student": encoded})
     before = copy.deepcopy(qwen.model.state_dict())
     train(Supervised(qwen), data.collate, len(data), Schedule(1, 4, 1e-2, precision="no"), seed=0)

@@ -3,6 +3,7 @@
 Stated by SEED's abstract: identify, isolate, purge, distil back, mode-seeking, an adapter. The rest is our reading.
 """
 
+from collections.abc import Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from hkd_core.distill.examples import answer_hidden, project
 from hkd_core.distill.objectives import Cast
 from hkd_core.distill.trainer import Part
-from hkd_core.inference.contrast import purify
+from hkd_core.inference.contrast import mixture, purify
 from hkd_core.losses import divergence, smooth_logits
 from hkd_core.models.adapter import HallucinationEliminationAdapter
 from hkd_core.models.vlm import VLM
@@ -41,7 +42,7 @@ def exchanged(adapter: HallucinationEliminationAdapter, weights: dict[str, Tenso
 class EvolveStep(Cast):
     """divergence(model with adapter || purified distribution of the model without it), at the answer's positions.
 
-    The batch brings features under "student" and, distorted, under "distorted". `kind` "reverse_kl" seeks modes; the others
+    The batch brings features under "student" and, for each distorted view, under one of the names in `views`. `kind` "reverse_kl" seeks modes; the others
     are controls. Outside the plausible set the target has probability `epsilon` in all, so that reverse KL stays finite.
     alpha 0, beta 0 and no shift is the control without purging: self-distillation of the model's own distribution.
     """
@@ -57,13 +58,14 @@ class EvolveStep(Cast):
         kind: str,
         mixture: float = 0.5,
         epsilon: float = 1e-3,
+        views: Sequence[str] = ("distorted",),
     ):
         super().__init__({"student": vlm})
         vlm.model.requires_grad_(False)
         self.adapter = adapter.requires_grad_(True)
         self.purge = {"alpha": alpha, "beta": beta}
         self.register_buffer("shift", shift, persistent=False)
-        self.kind, self.mixture, self.epsilon = kind, mixture, epsilon
+        self.kind, self.mixture, self.epsilon, self.views = kind, mixture, epsilon, tuple(views)
         self.previous: dict[str, Tensor] | None = None  # the adapter whose model is purified; None: the base
 
     def evolve_from(self, adapter: HallucinationEliminationAdapter) -> None:
@@ -75,7 +77,7 @@ class EvolveStep(Cast):
         vlm = self.vlms["student"]
         with torch.no_grad(), self._before():
             clean = project(vlm, answer_hidden(vlm, batch, "student")[0])
-            distorted = project(vlm, answer_hidden(vlm, batch, "distorted")[0])
+            distorted = mixture([project(vlm, answer_hidden(vlm, batch, view)[0]) for view in self.views])
         shift = None if self.shift is None else self.shift * batch["choice"][:, None]
         return smooth_logits(purify(clean, distorted, shift=shift, **self.purge), self.epsilon)
 

@@ -104,6 +104,12 @@ def shuffled(count: int, batch_size: int, steps: int, seed: int, lengths: Sequen
     return batches[:steps]
 
 
+def below(record: dict, limit: float, accelerator: Accelerator) -> bool:
+    """Whether the record's parts, averaged over processes so that all decide alike, add up to less than `limit`."""
+    total = sum(value for name, value in record.items() if name != "step")
+    return limit > 0 and float(accelerator.reduce(torch.tensor(total, device=accelerator.device), "mean")) < limit
+
+
 def train(
     objective: nn.Module,
     collate: Callable[[list[int]], dict],
@@ -115,12 +121,14 @@ def train(
     log: Path | None = None,
     title: str = "training",
     callback: Callable[[int], None] | None = None,
+    until: float = 0.0,
 ) -> list[dict]:
     """Minimise the objective's parts over `count` examples; returns one record a logged step, also written to `log`.
 
     collate: indices -> batch, a dict with at least "tokens" and "examples", the counts that parts are divided by. They are
     summed over all micro-batches and processes of a step before anything is divided, so that `accumulate` changes nothing.
     callback: called with the step's number after every step (snapshots, moving averages).
+    until: stop before the last step once the logged sum of parts is below this.
     Raises UserError if the loss is not finite, naming step and parts; the offending examples go to `<log>.bad.json`.
     """
     accelerator = Accelerator(mixed_precision=choose_precision(schedule.precision), cpu=not torch.cuda.is_available())
@@ -174,6 +182,8 @@ def train(
             bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in record.items() if name != "step"))
         if callback is not None:
             callback(step)
+        if (step + 1) % every == 0 and below(history[-1], until, accelerator):
+            break
     objective.eval()
     if log is not None and accelerator.is_main_process:
         write_text(log, "".join(json.dumps(record) + "\n" for record in history))

@@ -9,7 +9,7 @@ import torch
 from hkd_core.data.tasks import YES_NO
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.chair import chair, chair_scores
-from hkd_core.inference.contrast import purify
+from hkd_core.inference.contrast import mixture, purify
 from hkd_core.inference.generation import generate
 from hkd_core.inference.mapping_shift import average, content_kinds, fit_prior, shifted
 from hkd_core.inference.scoring import answer_logits, score_choices
@@ -27,14 +27,16 @@ class Split:
 
     examples: Sequence[dict]
     looks: Looks
-    distorted: Looks | None = None
+    distorted: Sequence[Looks] = ()  # views
 
     def of(self, *tasks: str) -> list[dict]:
         return [row for row in self.examples if row["task"] in tasks]
 
-    def pictures(self, rows: Sequence[dict], *, distorted: bool = False) -> list[Encoded]:
-        looks = self.distorted if distorted else self.looks
-        return [looks[row["image_id"]] for row in rows]
+    def pictures(self, rows: Sequence[dict]) -> list[Encoded]:
+        return [self.looks[row["image_id"]] for row in rows]
+
+    def views(self, rows: Sequence[dict]) -> list[list[Encoded]]:
+        return [[looks[row["image_id"]] for row in rows] for looks in self.distorted]
 
 
 def yes_no_tokens(vlm: VLM) -> list[int]:
@@ -50,7 +52,8 @@ def yes_no_logits(vlm: VLM, split: Split, rows: Sequence[dict], *, distorted: bo
     unique = sorted(first.values())
     place = {keys[i]: n for n, i in enumerate(unique)}
     asked = [rows[i] for i in unique]
-    logits = answer_logits(vlm, [row["prompt"] for row in asked], split.pictures(asked, distorted=distorted))
+    looks = split.views(asked) if distorted else [split.pictures(asked)]
+    logits = mixture([answer_logits(vlm, [row["prompt"] for row in asked], look) for look in looks])
     return logits[[place[key] for key in keys]]
 
 
@@ -130,7 +133,7 @@ def caption_answers(
         how["sampling"] = {"temperature": 1.0, "seed": seed}
     if "contrastive" in decodings:
         settings = {"alpha": contrast["alpha"], "beta": contrast["beta"]}
-        how["contrastive"] = {"contrast": test.pictures(rows, distorted=True), **settings}
+        how["contrastive"] = {"contrast": test.views(rows), **settings}
     found = []
     for decoding, settings in how.items():
         texts = generate(vlm, prompts, pictures, max_new_tokens=max_new_tokens, **settings)

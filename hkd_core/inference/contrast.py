@@ -4,6 +4,7 @@ All pure functions of two logit tensors, [N, V]: `clean` with the picture, `dist
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -27,6 +28,13 @@ def plausible(clean: Tensor, beta: float) -> Tensor:
     if beta == 0:
         return torch.ones_like(clean, dtype=torch.bool)
     return clean >= clean.amax(-1, keepdim=True) + math.log(beta)
+
+
+def mixture(views: Sequence[Tensor]) -> Tensor:
+    """[N, V]: one view's logits as they are, or the log of several views' mean probabilities."""
+    if len(views) == 1:
+        return views[0]
+    return torch.logsumexp(torch.stack([view.log_softmax(-1) for view in views]), 0) - math.log(len(views))
 
 
 def purify(clean: Tensor, distorted: Tensor, *, alpha: float, beta: float, shift: Tensor | None = None) -> Tensor:

@@ -7,23 +7,26 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from hkd_core.inference.contrast import purify
+from hkd_core.inference.contrast import mixture, purify
 from hkd_core.models.vlm import VLM, Encoded, to_device
 
 
 class ContrastiveProcessor(LogitsProcessor):
-    """Purifies the logits of each step against the same text read under distorted pictures (a second pass a token)."""
+    """Purifies the logits of each step against the same text read under distorted views (a further pass a token each)."""
 
-    def __init__(self, vlm: VLM, inputs: dict, *, alpha: float, beta: float):
-        self.vlm, self.inputs, self.alpha, self.beta = vlm, inputs, alpha, beta
+    def __init__(self, vlm: VLM, views: Sequence[dict], *, alpha: float, beta: float):
+        self.vlm, self.views, self.alpha, self.beta = vlm, views, alpha, beta
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        mask = self.inputs["attention_mask"]
-        longer = mask.new_ones(len(mask), input_ids.shape[1] - mask.shape[1])
-        inputs = self.inputs | {"input_ids": input_ids, "attention_mask": torch.cat([mask, longer], 1)}
-        hidden = self.vlm.hidden(inputs).last_hidden_state[:, -1]
-        distorted = hidden.float() @ self.vlm.head.float().T
+        distorted = mixture([self.logits(view, input_ids) for view in self.views])
         return purify(scores.float(), distorted, alpha=self.alpha, beta=self.beta)
+
+    def logits(self, view: dict, input_ids: Tensor) -> Tensor:
+        """[B, V] for the next token under one view."""
+        mask = view["attention_mask"]
+        longer = mask.new_ones(len(mask), input_ids.shape[1] - mask.shape[1])
+        inputs = view | {"input_ids": input_ids, "attention_mask": torch.cat([mask, longer], 1)}
+        return self.vlm.hidden(inputs).last_hidden_state[:, -1].float() @ self.vlm.head.float().T
 
 
 @torch.no_grad()
@@ -35,13 +38,13 @@ def generate(
     max_new_tokens: int = 40,
     temperature: float = 0.0,
     seed: int = 0,
-    contrast: Sequence[Encoded] | None = None,
+    contrast: Sequence[Sequence[Encoded]] | None = None,
     alpha: float = 1.0,
     beta: float = 0.1,
     batch_size: int = 128,
     title: str = "",
 ) -> list[str]:
-    """One answer per prompt. temperature 0: greedy; contrast: the same pictures distorted, for contrastive decoding."""
+    """One answer per prompt. temperature 0: greedy; contrast: distorted views of the pictures, for contrastive decoding."""
     torch.manual_seed(seed)
     answers: list[str] = []
     starts = range(0, len(prompts), batch_size)
@@ -51,8 +54,8 @@ def generate(
         inputs = to_device(vlm.inputs(pictures[part], suffixes, left=True), vlm.device)
         processors = LogitsProcessorList()
         if contrast is not None:
-            distorted = to_device(vlm.inputs(contrast[part], suffixes, left=True), vlm.device)
-            processors.append(ContrastiveProcessor(vlm, distorted, alpha=alpha, beta=beta))
+            views = [to_device(vlm.inputs(view[part], suffixes, left=True), vlm.device) for view in contrast]
+            processors.append(ContrastiveProcessor(vlm, views, alpha=alpha, beta=beta))
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
         pad = vlm.tokenizer.pad_token_id if vlm.tokenizer.pad_token_id is not None else vlm.tokenizer.eos_token_id
         found = vlm.model.generate(

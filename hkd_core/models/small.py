@@ -64,7 +64,8 @@ def vision_config(width: int, layers: int) -> CLIPVisionConfig:
 
 
 def text_config(width: int, layers: int, tokens: int) -> LlamaConfig:
-    heads = max(width // 32, 2)
+    """Many narrow heads and slow rotary frequencies: words find their like by content, at whatever distance (our choice)."""
+    heads = width // 16
     return LlamaConfig(
         vocab_size=tokens,
         hidden_size=width,
@@ -73,6 +74,7 @@ def text_config(width: int, layers: int, tokens: int) -> LlamaConfig:
         num_attention_heads=heads,
         num_key_value_heads=heads,
         max_position_embeddings=512,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         tie_word_embeddings=True,
         pad_token_id=0,
         bos_token_id=1,

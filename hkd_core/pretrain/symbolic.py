@@ -21,11 +21,14 @@ from hkd_core.data.language import BOS, EOS, vocabulary, words_of
 from hkd_core.data.scenes import Scene
 from hkd_core.data.tasks import (
     CAPTION_PROMPT,
+    FAITHFUL,
+    LETTERS,
     YES_NO,
     caption,
     choice_question,
     claimed,
     color_question,
+    lettered,
     random_fact,
     task1,
     told,
@@ -35,7 +38,9 @@ from hkd_core.data.tasks import (
 from hkd_core.data.world import CELLS, COLORS, GRID, OBJECTS
 from hkd_core.distill.trainer import Part
 
-QUESTION_KINDS = ("presence", "color", "relation", "count")
+# Kinds of exercise and how often each is set.
+RAPID = {"row": 1, "column": 1, "color": 1, "presence": 2, "color?": 1, "relation": 2}
+QUESTIONS = {"presence": 3, "color": 1, "relation": 2, "count": 1, "color word": 1, "choice": 1, "caption": 1}
 NUMERALS = ("one", "two", "three", "four")
 WORD_ID = {word: i for i, word in enumerate(vocabulary())}
 
@@ -63,9 +68,12 @@ Maker = Callable[[Scene, random.Random], Iterator[Exercise | None]]
 
 
 def rapid(scene: Scene, rng: random.Random) -> Iterator[Exercise | None]:
-    """Short exercises without end: look-ups ("row dog" -> "three") and checks ("red dog" -> "Yes")."""
+    """Short exercises without end: look-ups ("row dog" -> "three") and checks ("red dog" -> "Yes").
+
+    A check of presence ends at random in nothing, "?" or "in the image?", so that what was looked up is carried on from the start.
+    """
     while True:
-        kind = rng.choice(("row", "column", "color", "presence", "presence", "color?", "relation", "relation"))
+        kind = rng.choices(tuple(RAPID), tuple(RAPID.values()))[0]
         if kind in ("row", "column", "color"):
             thing = rng.choice(scene.singles or scene.things)
             found = thing.color if kind == "color" else NUMERALS[thing.row if kind == "row" else thing.column]
@@ -73,7 +81,8 @@ def rapid(scene: Scene, rng: random.Random) -> Iterator[Exercise | None]:
         else:
             truth = rng.random() < 0.5
             fact = random_fact(scene, kind.rstrip("?"), rng, truth)
-            yield fact and (phrase(fact).split(), [YES_NO[0 if truth else 1]])
+            ending = rng.choice(("", "?", "in the image?")) if kind == "presence" else ""
+            yield fact and (words_of(f"{phrase(fact)} {ending}"), [YES_NO[0 if truth else 1]])
 
 
 def claim_exercise(scene: Scene, hidden: list[str], rng: random.Random) -> Exercise | None:
@@ -83,6 +92,20 @@ def claim_exercise(scene: Scene, hidden: list[str], rng: random.Random) -> Exerc
         facts[rng.randrange(2)] = Fact("presence", rng.choice(hidden))
     facts = facts[: rng.choice((1, 2, 2))]
     return words_of(f"Claim: {claimed(facts)}"), words_of(verdict(facts, scene, hidden))
+
+
+def option_exercise(scene: Scene, rng: random.Random) -> Exercise | None:
+    """Two to four phrases under letters, at most one of them wrong; which? The core of the detection task, without its caption."""
+    row = task1(scene, rng)
+    if row is None:
+        return None
+    right = row["meta"]["options"][LETTERS.index(row["answer"])]
+    others = [option for option in row["meta"]["options"] if option != right]
+    options = [right, *rng.sample(others, rng.choice((1, 2, 3)))]
+    if FAITHFUL not in options and right != FAITHFUL and rng.random() < 0.5:
+        options[-1] = FAITHFUL
+    rng.shuffle(options)
+    return words_of(f"Which phrase is wrong? {lettered(options)}"), [LETTERS[options.index(right)]]
 
 
 def spoken(scene: Scene, rng: random.Random) -> Iterator[Exercise | None]:
@@ -95,20 +118,22 @@ def spoken(scene: Scene, rng: random.Random) -> Iterator[Exercise | None]:
     short = rapid(scene, rng)
     while True:
         kind = rng.random()
-        if kind < 0.25:
+        if kind < 0.2:
             yield next(short)
-        elif kind < 0.5:
+        elif kind < 0.4:
             yield claim_exercise(scene, hidden, rng)
-        elif kind < 0.65:
+        elif kind < 0.5:
             row = task1(scene, rng)
             yield row and (words_of(row["prompt"]), [row["answer"]])
+        elif kind < 0.65:
+            yield option_exercise(scene, rng)
         else:
             yield question_exercise(scene, rng)
 
 
 def question_exercise(scene: Scene, rng: random.Random) -> Exercise | None:
     """Yes/no questions, colours, four options, now and then a caption."""
-    kind = rng.choice((*QUESTION_KINDS, "presence", "color word", "choice", "choice", "caption"))
+    kind = rng.choices(tuple(QUESTIONS), tuple(QUESTIONS.values()))[0]
     if kind == "caption":
         return words_of(CAPTION_PROMPT), [*words_of(caption(scene, rng)), EOS]
     if kind == "color word":
@@ -119,7 +144,7 @@ def question_exercise(scene: Scene, rng: random.Random) -> Exercise | None:
         fact = random_fact(scene, kind, rng, rng.random() < 0.5)
         if fact is None:
             return None
-        row = yes_no(scene, fact, rng.randrange(2), negated=rng.random() < 0.2)
+        row = yes_no(scene, fact, rng.randrange(2), negated=rng.random() < 0.15)
     return words_of(row["prompt"]), [row["answer"]]
 
 

@@ -1,0 +1,181 @@
+"""`python -m hkd_core.evaluation COMMAND`: benchmark scores from files made by any tool; JSON on stdout.
+
+Bad input gives one line on stderr, naming file and line, and exit code 2.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from hkd_core.errors import UserError
+from hkd_core.evaluation import challenge, mme, pope, pope_scores
+from hkd_core.evaluation import statistics as stats
+from hkd_core.evaluation.chair import chair
+from hkd_core.evaluation.records import ANSWER, IMAGE, QUESTION_ID, Record, by_key, match, read_records
+from hkd_core.files import read_json
+
+
+def pope_command(args: argparse.Namespace) -> dict:
+    questions = by_key(read_records(args.questions), *QUESTION_ID)
+    texts = match(args.answers, questions)
+    labels = [question.one_of(("yes", "no"), "label") for question in questions.values()]
+    images = [question.key(*IMAGE) for question in questions.values()]
+    asked = [question.text("text", "question") for question in questions.values()]
+    found = pope_scores.evaluate(texts, labels, images, asked, seed=args.seed)
+    for warning in found["provenance"]["warnings"]:
+        print(f"warning: {args.questions}: {warning}", file=sys.stderr)
+    return found
+
+
+def pope_build_command(args: argparse.Namespace) -> None:
+    pictures = []
+    for record in read_records(args.objects):
+        objects = record.get("objects")
+        if not isinstance(objects, list) or not all(isinstance(name, str) and name for name in objects):
+            raise record.fail(f'"objects": expected a list of names, got {objects!r}')
+        pictures.append({"image": record.key(*IMAGE), "objects": objects})
+    for question in pope.build_questions(pictures, args.split, seed=args.seed):
+        print(json.dumps({key: question[key] for key in ("question_id", "image", "text", "label")}, ensure_ascii=False))
+
+
+def chair_command(args: argparse.Namespace) -> dict:
+    objects = read_json(args.objects)
+    if not isinstance(objects, dict) or not all(isinstance(names, list) for names in objects.values()):
+        raise UserError(f"{args.objects}: expected an object that maps image_id to a list of names")
+    captions = []
+    for record in read_records(args.captions):
+        image_id = record.key("image_id", "image")
+        if image_id not in objects:
+            raise record.fail(f'image_id "{image_id}" is not in {args.objects}')
+        captions.append((image_id, record.text("caption", "text")))
+    names = [[name] for name in sorted({str(name) for listed in objects.values() for name in listed})]
+    found = chair(captions, objects, (read_synonyms(args.synonyms) if args.synonyms else []) + names)
+    shown = [{key: row[key] for key in ("image_id", "generated", "hallucinated")} for row in found.pop("captions")]
+    return {"n": len(captions)} | found | {"captions": shown}
+
+
+def read_synonyms(path: str) -> list[list[str]]:
+    """One set a line, comma separated, the first the canonical name."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
+    sets = []
+    for number, line in enumerate(lines, 1):
+        names = [name.strip() for name in line.split(",")]
+        if line.strip() and not all(names):
+            raise UserError(f"{path}:{number}: expected names between commas, got an empty one")
+        if line.strip():
+            sets.append(names)
+    return sets
+
+
+def mme_command(args: argparse.Namespace) -> dict:
+    return mme.evaluate(Path(args.answers))
+
+
+def challenge_command(args: argparse.Namespace) -> dict:
+    rows = []
+    records = by_key(read_records(args.answers), "id", "question_id")
+    for record in records.values():
+        row = {"task": record.key("task"), "label": record.text("label").strip(), "answer": record.text("answer").strip()}
+        rows.append(row | {"type": str(record.fields.get("type") or "")})
+    labels = {row["label"].casefold(): row["label"] for row in rows}
+    return challenge.evaluate([row | {"answer": labels.get(row["answer"].casefold(), row["answer"])} for row in rows])
+
+
+def compare_command(args: argparse.Namespace) -> dict:
+    questions = by_key(read_records(args.labels), *QUESTION_ID)
+    labels = [read_label(record) for record in questions.values()]
+    right = {}
+    for side, path in (("a", args.a), ("b", args.b)):
+        answers = match(path, questions, lambda record: record.text(*ANSWER))
+        right[side] = [is_right(answer, label) for answer, label in zip(answers, labels, strict=True)]
+    images = [str(record.fields.get("image", record.fields.get("image_id", key))) for key, record in questions.items()]
+    counts = {side: np.array([[value, 1.0] for value in values]) for side, values in right.items()}
+    difference, low, high = stats.paired_interval(
+        counts["a"], counts["b"], images, lambda sums: sums[..., 0] / sums[..., 1], draws=10_000, seed=args.seed
+    )
+    shares = {f"accuracy_{side}": float(np.mean(values)) for side, values in right.items()}
+    return {"n": len(labels)} | shares | {"difference": difference, "low": low, "high": high} | stats.mcnemar(right["a"], right["b"])
+
+
+def read_label(record: Record) -> str:
+    return record.text("label", "answer").strip()
+
+
+def is_right(answer: str, label: str) -> bool:
+    """Yes/no labels by the strict rule, so that "Yes, there is." counts; others word for word, whatever their case."""
+    if label.lower() in ("yes", "no"):
+        return pope_scores.strict(answer) == label.lower()
+    return answer.strip().rstrip(".").casefold() == label.casefold()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m hkd_core.evaluation", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable, summary: str, example: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"example:\n  python -m hkd_core.evaluation {name} {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=run)
+        return command
+
+    command = add("pope", pope_command, "POPE under every public rule for reading answers", "--questions Q.json --answers A.jsonl")
+    command.add_argument("--questions", required=True, help="lines {question_id, image, text, label}")
+    command.add_argument("--answers", required=True, help="lines {question_id, text}")
+    command.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+
+    command = add(
+        "pope-build", pope_build_command, "POPE questions by the published rules", "--objects O.jsonl --split adversarial --seed 0"
+    )
+    command.add_argument("--objects", required=True, help="lines {image, objects}")
+    command.add_argument("--split", required=True, choices=pope.SPLITS)
+    command.add_argument("--seed", type=int, default=0, help="of the random absent objects (default 0)")
+
+    command = add("chair", chair_command, "CHAIR of captions, in percent", "--captions C.jsonl --objects G.json --synonyms S.txt")
+    command.add_argument("--captions", required=True, help="lines {image_id, caption}")
+    command.add_argument("--objects", required=True, help="JSON {image_id: [names]}")
+    command.add_argument("--synonyms", help="one set a line, comma separated, the first the canonical name")
+
+    command = add("mme", mme_command, "MME's four hallucination subtasks", "--answers answers/")
+    command.add_argument("--answers", required=True, help="folder of existence.txt, count.txt, position.txt, color.txt")
+
+    command = add("challenge", challenge_command, "the challenge's tasks: precision, recall, F1", "--answers A.jsonl")
+    command.add_argument("--answers", required=True, help="lines {id, task, label, answer[, type]}")
+
+    command = add("compare", compare_command, "two models on the same questions, paired", "--a A.jsonl --b B.jsonl --labels L.jsonl")
+    command.add_argument("--a", required=True, help="answers of one model: lines {question_id, text}")
+    command.add_argument("--b", required=True, help="answers of the other")
+    command.add_argument("--labels", required=True, help="lines {question_id, label[, image]}")
+    command.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = build_parser().parse_args(arguments)
+    try:
+        result = args.run(args)
+        if result is not None:
+            print(json.dumps(result, indent=2, ensure_ascii=False))
+        sys.stdout.flush()
+    except UserError as error:
+        print(str(error), file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
