@@ -67,6 +67,12 @@ def test_the_same_seed_gives_the_same_scenes_and_a_longer_list_begins_with_the_s
     assert draw_scenes("a", 5, seed=3) != draw_scenes("a", 5, seed=4)
 
 
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_any_seed_gives_scenes_that_fit_their_picture(seed):
+    for scene in draw_scenes("crowded", 3000, seed):
+        assert len({thing.cell for thing in scene.things}) == len(scene.things) <= 16
+
+
 def test_a_scene_survives_storage_as_a_graph():
     for scene in MANY[:20]:
         assert Scene.from_graph(scene.image_id, scene.to_graph()) == scene

@@ -61,6 +61,8 @@ def draw_scene(image_id: str, rng: random.Random) -> Scene:
         pool = [name for name in pool if name not in names]
         names.append(rng.choices(pool, [popularity(name) for name in pool])[0])
     repeats = [rng.choice((1, 1, 1, 1, 2, MAX_REPEATS)) for _ in names]
+    while sum(repeats) > CELLS:
+        repeats[repeats.index(max(repeats))] -= 1
     cells = rng.sample(range(CELLS), sum(repeats))
     things = []
     for name, times in zip(names, repeats, strict=True):
