@@ -15,7 +15,7 @@ def features_of(vlms: Mapping[str, VLM], folders: Sequence[Path], **how: object)
     found: dict[str, dict[str, Encoded]] = {name: {} for name in vlms}
     for folder in folders:
         pictures = load_pictures(folder)
-        for name, encoded in encode_all(vlms, pictures, progress=True, **how).items():
+        for name, encoded in encode_all(vlms, pictures, show=True, **how).items():
             found[name] |= dict(zip(pictures.ids, encoded, strict=True))
     return found
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from hkd_core.errors import UserError
 from hkd_core.files import write_json, write_text
 from hkd_core.models.vlm import to_device
+from hkd_core.progress import progress
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def train(
     history: list[dict] = []
     sums: dict[str, float] = {}
     every = max(1, schedule.steps // 50)
-    bar = tqdm(range(schedule.steps), desc=title, unit="step", mininterval=0.5, disable=not accelerator.is_main_process)
+    bar = progress(range(schedule.steps), desc=title, unit="step", disable=not accelerator.is_main_process)
     for step in bar:
         first = step * schedule.accumulate * world
         mine = [batches[first + k * world + rank] for k in range(schedule.accumulate)]

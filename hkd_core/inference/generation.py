@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from hkd_core.inference.contrast import mixture, purify
 from hkd_core.models.vlm import VLM, Encoded, to_device
+from hkd_core.progress import progress
 
 
 class ContrastiveProcessor(LogitsProcessor):
@@ -48,7 +48,7 @@ def generate(
     torch.manual_seed(seed)
     answers: list[str] = []
     starts = range(0, len(prompts), batch_size)
-    for i in tqdm(starts, desc=title or "generating", unit="batch", leave=False, disable=not title):
+    for i in progress(starts, desc=title or "generating", unit="batch", leave=False, disable=not title):
         part = slice(i, i + batch_size)
         suffixes = [vlm.suffix(prompt) for prompt in prompts[part]]
         inputs = to_device(vlm.inputs(pictures[part], suffixes, left=True), vlm.device)

@@ -1,7 +1,10 @@
 """The laptop's vision-language models: real LLaVA classes, only small, with a real processor."""
 
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor, nn
 from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -9,6 +12,7 @@ from transformers import (
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
+from transformers.masking_utils import eager_mask
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from hkd_core.data.language import BOS, EOS, IMAGE, PAD, UNKNOWN, vocabulary
@@ -82,8 +86,26 @@ def text_config(width: int, layers: int, tokens: int) -> LlamaConfig:
     )
 
 
+def plain_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, **_: object
+) -> tuple[Tensor, None]:
+    """Attention by its formula, softmax in the precision of its inputs; queries, keys, values [B, heads, T, width].
+
+    At these sizes on a CPU a training step is an eighth faster than with transformers' "eager", which goes to float32 and back, and
+    twice as fast as with the fused kernel, whose backward pass is slow.
+    """
+    scores = (query * scaling) @ key.transpose(2, 3)
+    if mask is not None:
+        scores = scores + mask[..., : key.shape[2]]
+    return (scores.softmax(-1) @ value).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register("plain", plain_attention)
+AttentionMaskInterface.register("plain", eager_mask)
+
+
 def build_model(vision: CLIPVisionConfig, width: int, layers: int) -> LlavaForConditionalGeneration:
-    """An untrained model around a vision tower of that shape; attention is eager, which trains fastest at this size on a CPU."""
+    """An untrained model around a vision tower of that shape; see `plain_attention`."""
     words = vocabulary()
     config = LlavaConfig(
         vision_config=vision,
@@ -94,5 +116,6 @@ def build_model(vision: CLIPVisionConfig, width: int, layers: int) -> LlavaForCo
         image_seq_length=(SIDE // CELL) ** 2,
         tie_word_embeddings=True,
     )
-    config._attn_implementation = "eager"
-    return LlavaForConditionalGeneration(config)
+    model = LlavaForConditionalGeneration(config)
+    model.set_attn_implementation("plain")
+    return model

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging as transformers_logging
 
 from hkd_core.errors import UserError
+from hkd_core.progress import progress
 
 MARK = "\u2402{}\u2403"  # stands for prompt and answer while the chat template is taken apart
 Picture = Image.Image | np.ndarray
@@ -107,6 +107,11 @@ class VLM:
         rows = [{k: v[n : n + 1] for k, v in extras.items()} for n in range(len(prefixes))]
         return [Encoded(*row) for row in zip(prefixes, parts, rows, strict=True)]
 
+    def without_picture(self, picture: Encoded) -> Encoded:
+        """The same prompt with nothing to see: no placeholders, no features."""
+        prefix = [token for token in picture.prefix if token != self.image_token_id]
+        return Encoded(prefix, picture.features[:0])
+
     def inputs(self, pictures: Sequence[Encoded], suffixes: Sequence[list[int]], *, left: bool = False) -> dict:
         """A padded batch for `hidden`: ids and mask [B, T] (padded right, or left for generation), features, extras."""
         rows = [picture.prefix + suffix for picture, suffix in zip(pictures, suffixes, strict=True)]
@@ -125,7 +130,8 @@ class VLM:
         known = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], **batch["extras"]}
         if "mm_token_type_ids" in inspect.signature(self.core.forward).parameters:
             known["mm_token_type_ids"] = (batch["input_ids"] == self.image_token_id).int()
-        known["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=list(batch["features"]))}
+        if any(len(features) for features in batch["features"]):
+            known["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=list(batch["features"]))}
         return known
 
     def hidden(self, batch: dict, **more: object):
@@ -158,7 +164,7 @@ def encode_all(
     *,
     distort: Callable[[Tensor], Tensor] | None = None,
     batch_size: int = 250,
-    progress: bool = False,
+    show: bool = False,
 ) -> dict[str, list[Encoded]]:
     """Every picture's features for every model; the processor runs once, for all.
 
@@ -170,7 +176,7 @@ def encode_all(
             raise UserError(f"{other.name} and {first.name}: their processors treat pictures differently")
     found: dict[str, list[Encoded]] = {name: [] for name in vlms}
     starts = range(0, len(pictures), batch_size)
-    for i in tqdm(starts, desc="seeing", unit="batch", leave=False, disable=not progress):
+    for i in progress(starts, desc="seeing", unit="batch", leave=False, disable=not show):
         prepared = first.prepare(pictures[i : i + batch_size])
         for name, vlm in vlms.items():
             found[name] += vlm.encode(prepared, distort=distort)

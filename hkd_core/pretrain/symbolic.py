@@ -41,6 +41,7 @@ from hkd_core.distill.trainer import Part
 # Kinds of exercise and how often each is set.
 RAPID = {"row": 1, "column": 1, "color": 1, "presence": 2, "color?": 1, "relation": 2}
 QUESTIONS = {"presence": 3, "color": 1, "relation": 2, "count": 1, "color word": 1, "choice": 1, "caption": 1}
+ENDINGS = ("", "?", "in the image?", "in the image?")
 NUMERALS = ("one", "two", "three", "four")
 WORD_ID = {word: i for i, word in enumerate(vocabulary())}
 
@@ -81,7 +82,7 @@ def rapid(scene: Scene, rng: random.Random) -> Iterator[Exercise | None]:
         else:
             truth = rng.random() < 0.5
             fact = random_fact(scene, kind.rstrip("?"), rng, truth)
-            ending = rng.choice(("", "?", "in the image?")) if kind == "presence" else ""
+            ending = rng.choice(ENDINGS) if kind == "presence" else ""
             yield fact and (words_of(f"{phrase(fact)} {ending}"), [YES_NO[0 if truth else 1]])
 
 
