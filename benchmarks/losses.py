@@ -92,9 +92,7 @@ def implementations(chunk: int) -> dict[str, Callable]:
 def make_inputs(tokens: int, vocabulary: int, device: str, dtype: torch.dtype) -> list[torch.Tensor]:
     torch.manual_seed(0)
     student_hidden, teacher_hidden = (torch.randn(tokens, WIDTH, device=device).to(dtype) for _ in range(2))
-    student_head, teacher_head = (
-        torch.randn(vocabulary, WIDTH, device=device, dtype=dtype).mul_(WIDTH**-0.5) for _ in range(2)
-    )
+    student_head, teacher_head = (torch.randn(vocabulary, WIDTH, device=device, dtype=dtype).mul_(WIDTH**-0.5) for _ in range(2))
     return [student_hidden.requires_grad_(), student_head, teacher_hidden, teacher_head]
 
 

@@ -72,7 +72,9 @@ def main() -> None:
     best = {name: min(values) for name, values in seconds.items()}
     for name, value in best.items():
         print(f"{name:18} {len(asked) / value:8.1f} answers a second")
-    print(f"ratio {best['one by one'] / best['picture read once']:.2f}; largest difference of hidden states {worst:.1e}, of up to {size:.1f}")
+    print(
+        f"ratio {best['one by one'] / best['picture read once']:.2f}; largest difference of hidden states {worst:.1e}, of up to {size:.1f}"
+    )
 
 
 if __name__ == "__main__":

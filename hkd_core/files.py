@@ -1,6 +1,7 @@
 """Writing files so that a reader never meets a half-written one, and reading them with errors that name the place."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -76,27 +77,28 @@ def write_folder(path: str | Path, fill: Callable[[Path], None]) -> Path:
     return path
 
 
-def read_json(path: str | Path) -> object:
-    """Raises UserError naming the file, and the line of a syntax error."""
+def read_text(path: str | Path) -> str:
+    """UTF-8 text, with or without a byte-order mark. Raises UserError naming the file."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: expected UTF-8 text") from error
+
+
+def read_json(path: str | Path) -> object:
+    """Raises UserError naming the file, and the line of a syntax error."""
+    try:
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
     """Yield (line number from 1, object) for every non-blank line; UserError names file and line."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected UTF-8 text") from error
-    for number, line in enumerate(lines, 1):
+    # Only "\n" ends a line: JSON strings may hold other separators that `splitlines` would cut at.
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -106,3 +108,29 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
         if not isinstance(value, dict):
             raise UserError(f"{path}:{number}: expected a JSON object, got {type(value).__name__}")
         yield number, value
+
+
+def fingerprint(*paths: str | Path, **settings: object) -> str:
+    """A hash of the files at (or under) `paths` and of settings: equal only if all of them are."""
+    found = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for path in map(Path, paths):
+        for file in (
+            [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+        ):
+            found.update(f"{file.relative_to(path)}\n".encode())
+            found.update(hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()
+
+
+def resumed(path: str | Path, key: str, compute: Callable[[], list[dict]]) -> list[dict]:
+    """What `compute` gives, or gave before under the same key: `path` keeps it, as JSON lines behind a line with the key.
+
+    So long work that was killed goes on from what it has. Rows come back as JSON holds them.
+    """
+    if Path(path).is_file():
+        (_, head), *rows = read_jsonl(path)
+        if head == {"key": key}:
+            return [row for _, row in rows]
+    rows = compute()
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [{"key": key}, *rows]))
+    return rows

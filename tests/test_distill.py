@@ -163,7 +163,12 @@ def test_the_mean_of_a_level_is_the_mean_of_its_probabilities():
 
 @pytest.mark.parametrize(
     ("levels", "message"),
-    [([["a"]], "at least two"), ([["a"], ["z"]], 'unknown model "z"'), ([["a"], ["a"]], "named twice"), ([["a"], []], "none empty")],
+    [
+        ([["a"]], "at least two"),
+        ([["a"], ["z"]], 'unknown model "z"'),
+        ([["a"], ["a"]], "named twice"),
+        ([["a"], []], "none empty"),
+    ],
 )
 def test_wrong_levels_are_named(levels, message):
     with pytest.raises(UserError, match=message):

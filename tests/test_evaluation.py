@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from hkd_core.errors import UserError
+from hkd_core.evaluation import margins
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.chair import chair, mentioned, singular, vocabulary_of
 from hkd_core.evaluation.pope import SPLITS, build_questions
@@ -50,7 +51,12 @@ def test_pope_popular_and_adversarial_by_hand():
 
 
 def test_pope_questions_are_english():
-    texts = {row["text"] for row in build_questions([{"image": "a", "objects": ["orange", "dog", "egg"]}, {"image": "b", "objects": ["car", "tree", "cup"]}], "random")}
+    texts = {
+        row["text"]
+        for row in build_questions(
+            [{"image": "a", "objects": ["orange", "dog", "egg"]}, {"image": "b", "objects": ["car", "tree", "cup"]}], "random"
+        )
+    }
     assert {"Is there an orange in the image?", "Is there a dog in the image?"} <= texts and not any("imange" in t for t in texts)
 
 
@@ -61,7 +67,9 @@ def test_an_unknown_split_is_named():
 
 def test_chair_worked_by_hand():
     captions = [("a", "Two dogs, a cup and a dog."), ("b", "A car next to knives."), ("c", "Nothing here.")]
-    found = chair(captions, {"a": ["dog", "tree"], "b": ["car", "knife"], "c": ["cup"]}, ["dog", "cup", "car", "knife", "tree"])
+    found = chair(
+        captions, {"a": ["dog", "tree"], "b": ["car", "knife"], "c": ["cup"]}, vocabulary_of(["dog", "cup", "car", "knife", "tree"])
+    )
     assert [c["generated"] for c in found["captions"]] == [["dog", "cup", "dog"], ["car", "knife"], []]
     assert found["chair_i"] == pytest.approx(100 / 5) and found["chair_s"] == pytest.approx(100 / 3)
     assert found["recall"] == pytest.approx(100 * 3 / 5) and found["mean_words"] == pytest.approx((7 + 5 + 2) / 3)
@@ -69,7 +77,13 @@ def test_chair_worked_by_hand():
 
 def test_plurals_are_found_by_rule_and_by_list_and_words_that_only_look_like_it_are_not():
     vocabulary = {"dog", "knife", "bus", "berry", "boat"}
-    assert [singular(w, vocabulary) for w in ("dogs", "knives", "buses", "berries", "glass")] == ["dog", "knife", "bus", "berry", "glass"]
+    assert [singular(w, vocabulary) for w in ("dogs", "knives", "buses", "berries", "glass")] == [
+        "dog",
+        "knife",
+        "bus",
+        "berry",
+        "glass",
+    ]
     assert mentioned("boats on a coast", vocabulary_of(vocabulary)) == ["boat"]
 
 
@@ -85,7 +99,9 @@ def test_scores_equal_scikit_learns(data):
     sums = stats.confusion_counts(labels, answers, classes).sum(0)
     assert float(stats.accuracy(sums)) == pytest.approx(sk.accuracy_score(labels, answers))
     every = list(range(classes))
-    assert float(stats.macro_f1(sums)) == pytest.approx(sk.f1_score(labels, answers, average="macro", labels=every, zero_division=0))
+    assert float(stats.macro_f1(sums)) == pytest.approx(
+        sk.f1_score(labels, answers, average="macro", labels=every, zero_division=0)
+    )
     if classes == 2:
         assert float(stats.f1(sums)) == pytest.approx(sk.f1_score(labels, answers, zero_division=0))
         assert float(stats.yes_ratio(sums)) == pytest.approx(np.mean(answers))
@@ -120,9 +136,60 @@ def test_mcnemar_equals_the_binomial_sum(pairs):
 
 @given(st.lists(st.tuples(st.integers(-20, 20), st.integers(0, 1)), min_size=2, max_size=30))
 def test_no_other_shift_has_a_better_f1(data):
-    margins, labels = np.array([m / 4 for m, _ in data]), np.array([y for _, y in data])
+    values, labels = np.array([m / 4 for m, _ in data]), np.array([y for _, y in data])
 
     def f1(c):
-        return sk.f1_score(labels, margins > c, zero_division=0)
+        return sk.f1_score(labels, values > c, zero_division=0)
 
-    assert f1(stats.best_shift(margins, labels)) >= max(f1(c) for c in np.linspace(-6, 6, 97)) - 1e-9
+    assert f1(stats.best_shift(values, labels)) >= max(f1(c) for c in np.linspace(-6, 6, 97)) - 1e-9
+
+
+MARGINS = st.lists(st.tuples(st.integers(-40, 40).map(lambda k: k / 8), st.integers(0, 1)), min_size=1, max_size=40)
+
+
+@given(MARGINS)
+def test_calibration_by_brute_force_and_by_scikit_learn(data):
+    values, labels = map(list, zip(*data, strict=True))
+    p = [1 / (1 + math.exp(-m)) for m in values]
+    error = 0.0
+    for k in range(15):
+        inside = [i for i, x in enumerate(p) if k / 15 <= x < (k + 1) / 15]
+        if inside:
+            error += abs(sum(p[i] for i in inside) - sum(labels[i] for i in inside)) / len(p)
+    assert margins.calibration_error(values, labels) == pytest.approx(error)
+    assert margins.brier(values, labels) == pytest.approx(sk.brier_score_loss(labels, p, pos_label=1))
+
+
+def test_margins_of_any_size_are_probabilities():
+    assert margins.yes_probability([-1000, 0, 1000]).tolist() == [0, 0.5, 1]
+
+
+def test_a_moved_threshold_changes_the_criterion_and_not_the_eyes():
+    from scipy.stats import norm
+
+    def table(lean, n=10**6):
+        hit, alarm = norm.cdf(0.75 - lean), norm.cdf(-0.75 - lean)
+        return round(n * hit), round(n * alarm), n - round(n * alarm), n - round(n * hit)
+
+    for lean in (-0.6, 0.0, 0.9):
+        assert margins.sensitivity(*table(lean)) == pytest.approx((1.5, lean), abs=1e-3)
+    assert all(math.isfinite(x) for x in margins.sensitivity(5, 0, 5, 0))
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_rejects_what_the_step_down_procedure_rejects(p):
+    adjusted = stats.holm(p)
+    for level in (0.01, 0.05, 0.3):
+        rejected = set()
+        for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+            if p[i] * (len(p) - rank) > level:
+                break
+            rejected.add(i)
+        assert {i for i, a in enumerate(adjusted) if a <= level} == rejected
+
+
+def test_the_smallest_detectable_difference_is_found_four_times_in_five():
+    rng, error = np.random.default_rng(0), 0.01
+    effect = stats.smallest_detectable(-1.96 * error, 1.96 * error)
+    found = np.abs(rng.normal(effect, error, 100_000)) > 1.96 * error
+    assert found.mean() == pytest.approx(0.8, abs=0.01)

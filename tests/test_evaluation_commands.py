@@ -70,9 +70,14 @@ def test_plain_yes_and_no_score_alike_under_all_rules_and_as_in_scikit_learn(pai
 
 
 def test_pope_from_files(tmp_path, say):
-    questions = [{"question_id": i, "image": f"{i // 6}.jpg", "text": "Is there a dog in the image?", "label": "yes" if i % 2 else "no"} for i in range(12)]
+    questions = [
+        {"question_id": i, "image": f"{i // 6}.jpg", "text": "Is there a dog in the image?", "label": "yes" if i % 2 else "no"}
+        for i in range(12)
+    ]
     answers = [{"question_id": i, "text": "Yes, there is." if i % 3 else "No."} for i in reversed(range(12))]
-    code, out, _ = say("pope", "--questions", lines(tmp_path / "q.json", questions), "--answers", lines(tmp_path / "a.jsonl", answers))
+    code, out, _ = say(
+        "pope", "--questions", lines(tmp_path / "q.json", questions), "--answers", lines(tmp_path / "a.jsonl", answers)
+    )
     found = json.loads(out)
     assert code == 0 and found["n"] == 12 and found["provenance"]["split_size"] == 12 and found["provenance"]["imange"] == 0
     strict = found["parsers"]["strict"]
@@ -83,7 +88,9 @@ def test_pope_from_files(tmp_path, say):
 def test_pope_warns_of_the_old_split_and_of_the_misspelt_question(tmp_path, say):
     questions = [{"question_id": i, "image": "a", "text": "Is there an dog in the imange?", "label": "no"} for i in range(2910)]
     answers = [{"question_id": i, "text": "No"} for i in range(2910)]
-    _, out, err = say("pope", "--questions", lines(tmp_path / "q.json", questions), "--answers", lines(tmp_path / "a.jsonl", answers))
+    _, out, err = say(
+        "pope", "--questions", lines(tmp_path / "q.json", questions), "--answers", lines(tmp_path / "a.jsonl", answers)
+    )
     assert "2,910" in err and "imange" in err and json.loads(out)["provenance"]["imange"] == 2910
 
 
@@ -104,10 +111,22 @@ def test_chair_with_synonyms_and_names_of_two_words(tmp_path, say):
     captions = [{"image_id": 1, "caption": "A puppy with a hot dog."}, {"image_id": 2, "caption": "Two automobiles and a cat."}]
     (tmp_path / "g.json").write_text(json.dumps({"1": ["dog", "hot dog"], "2": ["car"]}))
     (tmp_path / "s.txt").write_text("dog, puppy\nhot dog\ncar, automobile\ncat, kitten\n")
-    files = ("--captions", lines(tmp_path / "c.jsonl", captions), "--objects", tmp_path / "g.json", "--synonyms", tmp_path / "s.txt")
+    files = (
+        "--captions",
+        lines(tmp_path / "c.jsonl", captions),
+        "--objects",
+        tmp_path / "g.json",
+        "--synonyms",
+        tmp_path / "s.txt",
+    )
     found = json.loads(say("chair", *files)[1])
     assert [c["generated"] for c in found["captions"]] == [["dog", "hot dog"], ["car", "cat"]]
-    assert found["chair_s"] == 50 and found["chair_i"] == 25 and found["recall"] == 100 and found["captions"][1]["hallucinated"] == ["cat"]
+    assert (
+        found["chair_s"] == 50
+        and found["chair_i"] == 25
+        and found["recall"] == 100
+        and found["captions"][1]["hallucinated"] == ["cat"]
+    )
 
 
 def test_mme_counts_a_picture_only_if_both_its_questions_are_right(tmp_path, say):
@@ -121,12 +140,17 @@ def test_mme_counts_a_picture_only_if_both_its_questions_are_right(tmp_path, say
 def test_challenge_scores_agree_with_scikit_learn(pairs):
     labels, answers = zip(*pairs, strict=True)
     found = challenge.label_scores(labels, answers)
-    assert found["macro_f1"] == pytest.approx(sk.f1_score(labels, answers, labels=sorted(set(labels)), average="macro", zero_division=0))
+    assert found["macro_f1"] == pytest.approx(
+        sk.f1_score(labels, answers, labels=sorted(set(labels)), average="macro", zero_division=0)
+    )
     assert found["accuracy"] == found["micro_f1"] == pytest.approx(sk.accuracy_score(labels, answers))
 
 
 def test_challenge_scores_tasks_apart_and_per_type(tmp_path, say):
-    rows = [{"id": 1, "task": "task1", "label": "A", "answer": "a", "type": "object"}, {"id": 2, "task": "task1", "label": "B", "answer": "A", "type": "object"}]
+    rows = [
+        {"id": 1, "task": "task1", "label": "A", "answer": "a", "type": "object"},
+        {"id": 2, "task": "task1", "label": "B", "answer": "A", "type": "object"},
+    ]
     rows.append({"id": 3, "task": "task2", "label": "True", "answer": "true"})
     found = json.loads(say("challenge", "--answers", lines(tmp_path / "a.jsonl", rows))[1])
     assert found["accuracy"] == pytest.approx(2 / 3) and found["tasks"]["task2"]["accuracy"] == 1
@@ -146,8 +170,16 @@ def test_two_models_are_compared_on_the_same_questions(tmp_path, say):
 QUESTION = {"question_id": 1, "image": "a", "text": "Is there a dog in the image?", "label": "yes"}
 BAD = {
     "a label that is none": ([QUESTION | {"label": "maybe"}], [{"question_id": 1, "text": "Yes"}], ["q.jsonl:1", "label", "maybe"]),
-    "an answer to no question": ([QUESTION], [{"question_id": 1, "text": "Yes"}, {"question_id": 2, "text": "No"}], ["a.jsonl:2", '"2"']),
-    "a question without answer": ([QUESTION, QUESTION | {"question_id": 2}], [{"question_id": 1, "text": "Yes"}], ["a.jsonl", '"2"', "q.jsonl:2"]),
+    "an answer to no question": (
+        [QUESTION],
+        [{"question_id": 1, "text": "Yes"}, {"question_id": 2, "text": "No"}],
+        ["a.jsonl:2", '"2"'],
+    ),
+    "a question without answer": (
+        [QUESTION, QUESTION | {"question_id": 2}],
+        [{"question_id": 1, "text": "Yes"}],
+        ["a.jsonl", '"2"', "q.jsonl:2"],
+    ),
     "an answer twice": ([QUESTION], [{"question_id": 1, "text": "Yes"}] * 2, ["a.jsonl:2", "twice", "a.jsonl:1"]),
     "no text": ([QUESTION], [{"question_id": 1}], ["a.jsonl:1", "text"]),
 }
@@ -156,7 +188,9 @@ BAD = {
 @pytest.mark.parametrize("what", BAD)
 def test_a_malformed_line_is_named_in_one_line_and_the_exit_code_is_2(what, tmp_path, say):
     questions, answers, expected = BAD[what]
-    code, out, err = say("pope", "--questions", lines(tmp_path / "q.jsonl", questions), "--answers", lines(tmp_path / "a.jsonl", answers))
+    code, out, err = say(
+        "pope", "--questions", lines(tmp_path / "q.jsonl", questions), "--answers", lines(tmp_path / "a.jsonl", answers)
+    )
     assert code == 2 and out == "" and err.count("\n") == 1 and all(part in err for part in expected), err
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hkd_core.errors import UserError
-from hkd_core.inference import generate, score_choices
+from hkd_core.inference import generate, score_choices, shared_prefix
 from hkd_core.inference.contrast import hallucination_score, mixture, plausible, purify
 from hkd_core.inference.distortion import blur, distortion
 from hkd_core.inference.mapping_shift import average, content_kinds, fit_prior, shifted
@@ -36,6 +36,26 @@ def test_scores_equal_the_sum_of_token_log_probabilities_one_by_one(vlm, example
             logp = (hidden @ vlm.head.T).log_softmax(-1)
             expected = sum(float(logp[-answer - 1 + k, ids[-answer + k]]) for k in range(answer))
             assert score == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("room", [0, 20, 256])
+def test_a_picture_is_read_once_for_however_many_questions_share_its_row(vlm, pictures, room, monkeypatch):
+    monkeypatch.setattr(shared_prefix, "PACKED", room)
+    names = ["dog", "red cup", "blue car", "cow", "boat"]
+    asked = [
+        {"image_id": k, "image": pictures[k], "prompt": f"Is there a {name} in the image?", "choices": ["Yes", "No", "Not Verifiable"]}
+        for n, k in enumerate(list(pictures)[:3])
+        for name in names[: n + 2]
+    ]
+    for row, together in zip(asked, score_choices(vlm, asked), strict=True):
+        assert together == pytest.approx(score_choices(vlm, [row])[0], abs=1e-4)
+
+
+def test_windowed_attention_gets_one_question_a_row(vlm):
+    rows = [[1, 2, 3], [1, 2], [1]]
+    assert shared_prefix.packs(vlm, [0, 1, 2], rows) == [[0, 1, 2]]
+    vlm.core.config.get_text_config().layer_types = ["sliding_attention", "full_attention"]
+    assert shared_prefix.packs(vlm, [0, 1, 2], rows) == [[0], [1], [2]]
 
 
 def test_choices_of_several_tokens_are_scored_whole(vlm, examples, pictures):
@@ -74,7 +94,9 @@ def test_purging_by_the_formula_and_by_nothing(logits):
         for v in range(clean.shape[1]):
             inside = clean[n].softmax(0)[v] >= 0.1 * clean[n].softmax(0).max()
             assert bool(inside) == bool(plausible(clean, 0.1)[n, v])
-            assert purged[n, v] == (pytest.approx(float(1.5 * clean[n, v] - 0.5 * distorted[n, v]), abs=1e-5) if inside else -math.inf)
+            assert purged[n, v] == (
+                pytest.approx(float(1.5 * clean[n, v] - 0.5 * distorted[n, v]), abs=1e-5) if inside else -math.inf
+            )
 
 
 @pytest.mark.parametrize(("alpha", "beta", "word"), [(-0.1, 0.1, "alpha"), (1, -0.1, "beta"), (1, 1.5, "beta")])
@@ -173,8 +195,16 @@ def test_content_kinds_name_what_recurs(examples):
 
 def test_a_picture_read_once_for_all_its_questions_gives_what_each_question_gives_alone(vlm, examples, pictures):
     tasks = with_images(examples[:12], pictures)
-    asked = [{"image_id": row["image_id"], "image": row["image"], "prompt": f"Is there a {name} in the image?", "choices": ["Yes", "No", "Yes No"]}
-             for row in tasks[:3] for name in ("dog", "cup", "big red car", "hen")]
+    asked = [
+        {
+            "image_id": row["image_id"],
+            "image": row["image"],
+            "prompt": f"Is there a {name} in the image?",
+            "choices": ["Yes", "No", "Yes No"],
+        }
+        for row in tasks[:3]
+        for name in ("dog", "cup", "big red car", "hen")
+    ]
     together = score_choices(vlm, tasks + asked, batch_size=5)
     for row, scores in zip(tasks + asked, together, strict=True):
         assert scores == pytest.approx(score_choices(vlm, [row])[0], abs=1e-4)

@@ -65,9 +65,7 @@ def hidden_and_heads(tokens=70, vocabulary=1000, dtype=torch.float32):
 
 def linear_reference(inputs, **settings):
     """(value, gradient of student_hidden, gradient of student_head), all in float64."""
-    student_hidden, student_head, teacher_hidden, teacher_head = (
-        tensor.detach().double().requires_grad_() for tensor in inputs
-    )
+    student_hidden, student_head, teacher_hidden, teacher_head = (tensor.detach().double().requires_grad_() for tensor in inputs)
     value = reference(student_hidden @ student_head.T, teacher_hidden @ teacher_head.T, **settings)
     return value, *torch.autograd.grad(value, [student_hidden, student_head])
 
@@ -143,9 +141,7 @@ def test_chunked_equals_dense_for_any_shape_and_mask(batch, length, chunk, kind,
 @each_kind
 def test_gradients_agree_with_finite_differences(kind):
     student, teacher = make(3, 7, dtype=torch.float64, learns=True), make(3, 7, dtype=torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda logits: divergence(logits, teacher, kind=kind, beta=0.3, temperature=2)[0], [student]
-    )
+    assert torch.autograd.gradcheck(lambda logits: divergence(logits, teacher, kind=kind, beta=0.3, temperature=2)[0], [student])
     inputs = hidden_and_heads(tokens=5, vocabulary=7, dtype=torch.float64)
     assert torch.autograd.gradcheck(
         lambda *learners: linear_divergence(*learners, *inputs[2:], kind=kind, temperature=2, chunk=2)[0], inputs[:2]
@@ -242,9 +238,7 @@ def test_masked_positions_are_not_looked_at(kind):
 def test_sums_over_micro_batches_make_the_sum_of_the_batch():
     hidden, head, teacher_hidden, teacher_head = hidden_and_heads(tokens=10)
     whole, count = linear_divergence(hidden, head, teacher_hidden, teacher_head)
-    parts = [
-        linear_divergence(hidden[part], head, teacher_hidden[part], teacher_head) for part in (slice(7), slice(7, None))
-    ]
+    parts = [linear_divergence(hidden[part], head, teacher_hidden[part], teacher_head) for part in (slice(7), slice(7, None))]
     torch.testing.assert_close(sum(total for total, _ in parts), whole)
     assert sum(number for _, number in parts) == count
 

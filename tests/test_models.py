@@ -13,6 +13,7 @@ from hkd_core.distill.objectives import Supervised
 from hkd_core.distill.trainer import Schedule, train
 from hkd_core.errors import UserError
 from hkd_core.inference import score_choices
+from hkd_core.inference.scoring import answer_logits
 from hkd_core.models import VLM, HallucinationEliminationAdapter, load_vlm
 from hkd_core.models.small import build_tokenizer
 from hkd_core.models.vlm import encode_all
@@ -50,10 +51,32 @@ def tiny_qwen() -> VLM:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words.backend_tokenizer, **special)
     marks = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer.add_special_tokens({"additional_special_tokens": marks})
-    ids = dict(zip(("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id"), map(tokenizer.convert_tokens_to_ids, marks), strict=True))
-    text = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    ids = dict(
+        zip(
+            ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id"),
+            map(tokenizer.convert_tokens_to_ids, marks),
+            strict=True,
+        )
+    )
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
     text |= {"rope_scaling": {"type": "mrope", "rope_type": "default", "mrope_section": [2, 3, 3]}, "tie_word_embeddings": False}
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 32, "patch_size": 14, "fullatt_block_indexes": [1], "window_size": 56}
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "out_hidden_size": 32,
+        "patch_size": 14,
+        "fullatt_block_indexes": [1],
+        "window_size": 56,
+    }
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids))
     images = Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=84 * 84, patch_size=14)
@@ -81,9 +104,17 @@ def test_another_family_goes_through_scoring_and_one_training_step(pictures, exa
     encoded = dict(zip(ids, encode_all({"": qwen}, [pictures[i] for i in ids])[""], strict=True))
     scores = score_choices(qwen, [row | {"image": pictures[row["image_id"]]} for row in some])
     assert [len(s) for s in scores] == [len(row["choices"]) for row in some] and all(v < 0 for s in scores for v in s)
-    asked = [{"image_id": k, "image": pictures[k][: 64 - 8 * n], "prompt": f"Is there a {word}?", "choices": ["Yes", "No"]} for n, k in enumerate(ids[:2]) for word in ("dog", "red cup")]
+    asked = [
+        {"image_id": k, "image": pictures[k][: 64 - 8 * n], "prompt": f"Is there a {word}?", "choices": ["Yes", "No"]}
+        for n, k in enumerate(ids[:2])
+        for word in ("dog", "red cup")
+    ]
     for row, together in zip(asked, score_choices(qwen, asked), strict=True):
         assert together == pytest.approx(score_choices(qwen, [row])[0], abs=1e-4)
+    blind = qwen.without_picture(encoded[ids[0]])
+    logits = answer_logits(qwen, ["Is there a dog?", "Is there a red cup?"], [blind, blind])
+    (alone,) = answer_logits(qwen, ["Is there a red cup?"], [blind])
+    assert torch.allclose(logits[1], alone, atol=1e-4)
     data = TrainingSet({"student": qwen}, some, {"student": encoded})
     before = copy.deepcopy(qwen.model.state_dict())
     train(Supervised(qwen), data.collate, len(data), Schedule(1, 4, 1e-2, precision="no"), seed=0)

@@ -38,7 +38,12 @@ def test_the_committed_settings_are_valid(profile, stage):
         ("pyramid", "steps", 0, "steps: expected a whole number of at least 1, got 0"),
         ("pyramid", "steps", True, "steps: expected a whole number, got true"),
         ("pyramid", "learning_rate", "1e-3", 'learning_rate: expected a number, got "1e-3"'),
-        ("pyramid", "kind", "kl", 'kind: expected one of forward_kl, reverse_kl, jsd, skewed_forward_kl, skewed_reverse_kl, got "kl"'),
+        (
+            "pyramid",
+            "kind",
+            "kl",
+            'kind: expected one of forward_kl, reverse_kl, jsd, skewed_forward_kl, skewed_reverse_kl, got "kl"',
+        ),
         ("data", "noise", 2.0, "noise: expected a number from 0 to 1, got 2.0"),
         ("data", "nois", 0.1, "data.nois: unknown key; expected one of train"),
         ("self_evolution", "distortions", [["smear", 1]], "distortions: expected a list of"),

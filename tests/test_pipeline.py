@@ -63,7 +63,9 @@ def test_every_module_that_a_notebook_loads_is_among_its_stages_dependencies(nam
 def test_notebooks_are_committed_clean_with_a_plain_parameters_cell(name):
     path = ROOT / "notebooks" / f"{name}.ipynb"
     assert path.read_text() == notebook.text_of(notebook.cleaned(notebook.read(path)))
-    assert [c.source for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])] == ["seed = None\noverrides = {}"]
+    assert [c.source for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])] == [
+        "seed = None\noverrides = {}"
+    ]
 
 
 def test_every_notebook_is_a_stage_of_its_name():
@@ -73,7 +75,11 @@ def test_every_notebook_is_a_stage_of_its_name():
 
 
 def test_the_readmes_graph_is_the_pipelines():
-    outs = {next(iter(out)) if isinstance(out, dict) else out: name for name, s in STAGES.items() for out in [*s["outs"], *s.get("metrics", [])]}
+    outs = {
+        next(iter(out)) if isinstance(out, dict) else out: name
+        for name, s in STAGES.items()
+        for out in [*s["outs"], *s.get("metrics", [])]
+    }
     edges = set()
     for name, stage in STAGES.items():
         for dep in stage["deps"]:
@@ -87,14 +93,26 @@ def test_the_readmes_graph_is_the_pipelines():
 def test_the_readmes_numbers_are_those_of_the_results():
     with (ROOT / "reports/tables/results.csv").open() as file:
         results = {(r["model"], r["decoding"], r["benchmark"], r["metric"]): float(r["value"]) for r in csv.DictReader(file)}
-    table = [line[1:-1].split("|") for line in README.split("<!-- results -->")[1].split("<!-- end -->")[0].splitlines() if line.startswith("| `")]
+    table = [
+        line[1:-1].split("|")
+        for line in README.split("<!-- results -->")[1].split("<!-- end -->")[0].splitlines()
+        if line.startswith("| `")
+    ]
     assert len(table) >= 8
-    columns = [("task1", "macro_f1"), ("task2", "macro_f1"), ("pope_random", "f1"), ("pope_adversarial", "f1"), ("chair", "chair_i")]
+    columns = [
+        ("task1", "macro_f1"),
+        ("task2", "macro_f1"),
+        ("pope_random", "f1"),
+        ("pope_adversarial", "f1"),
+        ("chair", "chair_i"),
+    ]
     for name, *cells in table:
         model, decoding = re.findall(r"`(\w+)`", name)[0], (re.findall(r"[+] (\w+)", name) or ["greedy"])[0]
         for cell, column in zip(cells[-5:], columns, strict=True):
             if cell.strip():
-                assert float(cell) == pytest.approx(results[model, decoding.lower(), *column], abs=0.0006 if column[0] != "chair" else 0.06)
+                assert float(cell) == pytest.approx(
+                    results[model, decoding.lower(), *column], abs=0.0006 if column[0] != "chair" else 0.06
+                )
 
 
 def test_links_and_pictures_of_the_readme_exist():
@@ -121,7 +139,7 @@ def test_what_is_amiss_before_a_run_is_one_line(tmp_path):
 
     assert checked(lambda text: text).returncode == 0
     for change, message in (
-        (lambda text: text.replace("profile: laptop", "profile: desktop"), 'profile: expected one of laptop, smoke'),
+        (lambda text: text.replace("profile: laptop", "profile: desktop"), "profile: expected one of laptop, smoke"),
         (lambda text: text.replace("profile: laptop", "profile: qwen"), "profile qwen: not ready to run: Qwen2.5-VL weights"),
         (lambda text: text.replace("gate: true", "gaet: true"), "ternary.gaet: unknown key"),
         (lambda text: text.replace("seed: 0", "seed: x"), "seed: expected a whole number"),
@@ -133,7 +151,11 @@ def test_what_is_amiss_before_a_run_is_one_line(tmp_path):
 @pytest.mark.slow
 def test_the_smoke_profile_runs_end_to_end_and_a_second_time_does_nothing(tmp_path):
     """In a copy without git, as from a ZIP download; metrics come out the same from the same seed."""
-    made = {ROOT: {".venv", ".git", "models", "build", "reports"}, ROOT / "data": {"scenes", "augmented"}, ROOT / ".dvc": {"cache", "tmp"}}
+    made = {
+        ROOT: {".venv", ".git", "models", "build", "reports"},
+        ROOT / "data": {"scenes", "augmented"},
+        ROOT / ".dvc": {"cache", "tmp"},
+    }
     copy = tmp_path / "study"
     shutil.copytree(ROOT, copy, ignore=lambda folder, names: made.get(Path(folder), set()) | {"__pycache__"})
     params = copy / "params.yaml"

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from hkd_core.errors import UserError
-from hkd_core.evaluation import challenge, mme, pope, pope_scores
+from hkd_core.evaluation import amber, challenge, hallusion, mme, pope, pope_scores
 from hkd_core.evaluation import statistics as stats
-from hkd_core.evaluation.chair import chair
-from hkd_core.evaluation.records import ANSWER, IMAGE, QUESTION_ID, Record, by_key, match, read_records
+from hkd_core.evaluation.chair import by_length, chair, coco_vocabulary, read_synonyms, vocabulary_of
+from hkd_core.evaluation.records import ANSWER, IMAGE, QUESTION_ID, Record, by_key, match, quoted, read_records
 from hkd_core.files import read_json
 
 
@@ -52,30 +52,46 @@ def chair_command(args: argparse.Namespace) -> dict:
         if image_id not in objects:
             raise record.fail(f'image_id "{image_id}" is not in {args.objects}')
         captions.append((image_id, record.text("caption", "text")))
-    names = [[name] for name in sorted({str(name) for listed in objects.values() for name in listed})]
-    found = chair(captions, objects, (read_synonyms(args.synonyms) if args.synonyms else []) + names)
+    if args.coco:
+        vocabulary = coco_vocabulary()
+    else:
+        names = [[name] for name in sorted({str(name) for listed in objects.values() for name in listed})]
+        vocabulary = vocabulary_of((read_synonyms(args.synonyms) if args.synonyms else []) + names)
+    found = chair(captions, objects, vocabulary)
+    if args.words:
+        found["by_length"] = by_length(captions, args.words, objects, vocabulary)
     shown = [{key: row[key] for key in ("image_id", "generated", "hallucinated")} for row in found.pop("captions")]
-    return {"n": len(captions)} | found | {"captions": shown}
-
-
-def read_synonyms(path: str) -> list[list[str]]:
-    """One set a line, comma separated, the first the canonical name."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
-    sets = []
-    for number, line in enumerate(lines, 1):
-        names = [name.strip() for name in line.split(",")]
-        if line.strip() and not all(names):
-            raise UserError(f"{path}:{number}: expected names between commas, got an empty one")
-        if line.strip():
-            sets.append(names)
-    return sets
+    return {"n": len(captions)} | found | {"lemmatizer": "rules for -s, -es, -ies (ours)", "captions": shown}
 
 
 def mme_command(args: argparse.Namespace) -> dict:
     return mme.evaluate(Path(args.answers))
+
+
+def amber_command(args: argparse.Namespace) -> dict:
+    questions = {}
+    for key, record in by_key(read_records(args.annotations), "id", "question_id").items():
+        kind = record.key("type")
+        if kind in amber.TYPES:
+            questions[key] = record
+        elif kind != "generative":
+            raise record.fail(f'"type" must be "generative", {quoted(amber.TYPES)}, got "{kind}"')
+    if not questions:
+        raise UserError(f"{args.annotations}: no discriminative questions in it")
+    truths = [record.one_of(("yes", "no"), "truth", "label") for record in questions.values()]
+    types = [amber.TYPES[record.key("type")] for record in questions.values()]
+    return amber.evaluate(truths, match(args.answers, questions), types)
+
+
+def hallusion_command(args: argparse.Namespace) -> dict:
+    rows = []
+    for record in read_records(args.answers):
+        row = {key: record.key(key) for key in hallusion.KEYS}
+        label = record.key("gt_answer", "label").lower()
+        if label not in ("0", "1", "yes", "no"):
+            raise record.fail(f'"gt_answer" must be "0", "1", "yes" or "no", got "{label}"')
+        rows.append(row | {"label": {"0": "no", "1": "yes"}.get(label, label), "answer": record.text("model_prediction", *ANSWER)})
+    return hallusion.evaluate(rows)
 
 
 def challenge_command(args: argparse.Namespace) -> dict:
@@ -101,7 +117,9 @@ def compare_command(args: argparse.Namespace) -> dict:
         counts["a"], counts["b"], images, lambda sums: sums[..., 0] / sums[..., 1], draws=10_000, seed=args.seed
     )
     shares = {f"accuracy_{side}": float(np.mean(values)) for side, values in right.items()}
-    return {"n": len(labels)} | shares | {"difference": difference, "low": low, "high": high} | stats.mcnemar(right["a"], right["b"])
+    return (
+        {"n": len(labels)} | shares | {"difference": difference, "low": low, "high": high} | stats.mcnemar(right["a"], right["b"])
+    )
 
 
 def read_label(record: Record) -> str:
@@ -145,15 +163,34 @@ def build_parser() -> argparse.ArgumentParser:
     command = add("chair", chair_command, "CHAIR of captions, in percent", "--captions C.jsonl --objects G.json --synonyms S.txt")
     command.add_argument("--captions", required=True, help="lines {image_id, caption}")
     command.add_argument("--objects", required=True, help="JSON {image_id: [names]}")
-    command.add_argument("--synonyms", help="one set a line, comma separated, the first the canonical name")
+    words = command.add_mutually_exclusive_group()
+    words.add_argument("--synonyms", help="one set a line, comma separated, the first the canonical name")
+    words.add_argument("--coco", action="store_true", help="COCO's 80 objects with the published synonyms and special cases")
+    command.add_argument(
+        "--words", type=int, nargs="+", metavar="N", help="also the scores of every caption's first N words, for each N"
+    )
 
     command = add("mme", mme_command, "MME's four hallucination subtasks", "--answers answers/")
     command.add_argument("--answers", required=True, help="folder of existence.txt, count.txt, position.txt, color.txt")
 
+    command = add(
+        "amber",
+        amber_command,
+        "AMBER's yes-no questions; its positive class is No",
+        "--annotations annotations.json --answers A.json",
+    )
+    command.add_argument("--annotations", required=True, help="AMBER's {id, type, truth}; those of captions are passed over")
+    command.add_argument("--answers", required=True, help="{id, response}")
+
+    command = add("hallusion", hallusion_command, "HallusionBench: aAcc, qAcc, fAcc", "--answers HallusionBench.json")
+    command.add_argument("--answers", required=True, help="the benchmark's file with a model_prediction added to each item")
+
     command = add("challenge", challenge_command, "the challenge's tasks: precision, recall, F1", "--answers A.jsonl")
     command.add_argument("--answers", required=True, help="lines {id, task, label, answer[, type]}")
 
-    command = add("compare", compare_command, "two models on the same questions, paired", "--a A.jsonl --b B.jsonl --labels L.jsonl")
+    command = add(
+        "compare", compare_command, "two models on the same questions, paired", "--a A.jsonl --b B.jsonl --labels L.jsonl"
+    )
     command.add_argument("--a", required=True, help="answers of one model: lines {question_id, text}")
     command.add_argument("--b", required=True, help="answers of the other")
     command.add_argument("--labels", required=True, help="lines {question_id, label[, image]}")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hkd_core.errors import UserError
+from hkd_core.files import read_text
 
 SUBTASKS = ("existence", "count", "position", "color")
 PER_IMAGE = 2
@@ -34,12 +35,8 @@ def subtask_scores(answers: Sequence[tuple[str, bool]]) -> dict:
 
 def read_answers(path: Path) -> list[tuple[str, bool]]:
     """(image, right) for every line. Raises UserError naming file and line of a malformed one, or an image without its pair."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
     found = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         fields = line.split("\t")

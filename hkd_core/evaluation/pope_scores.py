@@ -22,7 +22,7 @@ import numpy as np
 from hkd_core.evaluation.statistics import cluster_interval
 
 OLD_RANDOM_SPLIT = 2910  # questions in the first release of COCO's random split; the others have 3000
-PUNCTUATION = ";/[]\"{}()=+\\_-><@`,?!"
+PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 Parser = Callable[[str, str], str | None]  # text, label -> "yes", "no" or None
 
 

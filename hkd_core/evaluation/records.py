@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hkd_core.errors import UserError
-from hkd_core.files import read_jsonl
+from hkd_core.files import read_json, read_jsonl, read_text
 
 QUESTION_ID = ("question_id", "id")
-ANSWER = ("text", "answer")  # LLaVA's files say "text", POPE's own say "answer"
+ANSWER = ("text", "answer", "response")  # LLaVA's files say "text", POPE's own "answer", AMBER's "response"
 IMAGE = ("image", "image_id")
 
 
@@ -61,8 +61,15 @@ def quoted(names: Iterable[str]) -> str:
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """Every line. Raises UserError for a file that is missing, malformed or empty."""
-    records = [Record(fields, f"{path}:{number}") for number, fields in read_jsonl(path)]
+    """Every line, or every item of a file that is one JSON array. Raises UserError for a file that is missing, malformed or empty."""
+    if read_text(path).lstrip().startswith("["):
+        items = read_json(path)
+        records = [Record(fields, f"{path}: item {number}") for number, fields in enumerate(items, 1)]
+        for record in records:
+            if not isinstance(record.fields, dict):
+                raise record.fail(f"expected a JSON object, got {type(record.fields).__name__}")
+    else:
+        records = [Record(fields, f"{path}:{number}") for number, fields in read_jsonl(path)]
     if not records:
         raise UserError(f"{path}: no lines in it")
     return records

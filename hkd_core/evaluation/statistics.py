@@ -1,6 +1,7 @@
-"""Intervals by the bootstrap clustered on pictures, and the constant shift that every method has to beat."""
+"""Intervals by the bootstrap clustered on pictures, tests for two systems, and the constant shift that every method has to beat."""
 
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 
 import numpy as np
 
@@ -16,14 +17,23 @@ def cluster_interval(
     pictures are what is resampled.
     """
     _, place = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.zeros((place.max() + 1, counts.shape[1]))
-    np.add.at(sums, place, counts)
-    rng = np.random.default_rng(seed)
-    # How often each picture is drawn, instead of drawing pictures: one matrix product gives all draws.
-    times = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=draws).astype(float)
-    values = metric(times @ sums)
+    sums = np.stack([np.bincount(place, column) for column in counts.T], 1)
+    values = metric(drawn_sums(sums, draws, np.random.default_rng(seed)))
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(metric(sums.sum(0))), float(low), float(high)
+
+
+def drawn_sums(sums: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """[draws, K]: sums over as many clusters as there are, drawn with replacement. sums: [C, K]."""
+    clusters, found = len(sums), []
+    some = max(2_000_000 // clusters, 1)  # draws at once, so that memory stays small
+    for start in range(0, draws, some):
+        n = min(some, draws - start)
+        # How often each cluster is drawn: draw i counts into its own stretch of bins, and one matrix product does the rest.
+        picked = rng.integers(0, clusters, (n, clusters)) + clusters * np.arange(n)[:, None]
+        times = np.bincount(picked.ravel(), minlength=n * clusters).reshape(n, clusters)
+        found.append(times.astype(float) @ sums)
+    return np.concatenate(found)
 
 
 def confusion_counts(labels: Sequence[int], answers: Sequence[int], classes: int) -> np.ndarray:
@@ -64,13 +74,6 @@ def _table(sums: np.ndarray) -> np.ndarray:
     return sums.reshape(*sums.shape[:-1], classes, classes)
 
 
-def auroc(margins: np.ndarray, labels: np.ndarray) -> float:
-    """Probability that a random positive has the larger margin (scikit-learn's)."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(labels, margins))
-
-
 def best_shift(margins: np.ndarray, labels: np.ndarray) -> float:
     """The constant c for which "yes if margin > c" has the best F1 on held-out data; the middle of the best gap.
 
@@ -104,3 +107,22 @@ def mcnemar(right_a: Sequence[bool], right_b: Sequence[bool]) -> dict:
     fixed, broken = int((a & ~b).sum()), int((~a & b).sum())
     p = float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
     return {"fixed": fixed, "broken": broken, "p": p}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values, in the given order, that control the family-wise error whatever the dependence (Holm 1979)."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def smallest_detectable(low: float, high: float, *, power: float = 0.8) -> float:
+    """The true difference that a two-sided test at 5 % would find with probability `power`, from a 95 % interval's width.
+
+    A result of "no difference" says nothing about effects smaller than this. Normal approximation: (z(0.975) + z(power)) times the
+    standard error, which is the width over 2 z(0.975).
+    """
+    z = NormalDist().inv_cdf
+    return (z(0.975) + z(power)) * (high - low) / (2 * z(0.975))

@@ -1,0 +1,52 @@
+"""AMBER's discriminative part (arXiv 2311.07397): yes-no questions about existence, attributes and relations.
+
+Its positive class is "No", so F1 says how well hallucinated questions are refused, and an answerer that always says no scores 79.7:
+the degenerate rows belong beside every score. An answer counts if it is "Yes" or "No" as published; the first word decides here
+(as under POPE's strict rule), and what is neither is wrong.
+"""
+
+from collections.abc import Sequence
+
+from hkd_core.evaluation.pope_scores import strict
+
+# AMBER's names of types -> the names of its tables.
+TYPES = {
+    "discriminative-hallucination": "existence",
+    "discriminative-attribute-state": "state",
+    "discriminative-attribute-number": "number",
+    "discriminative-attribute-action": "action",
+    "discriminative-relation": "relation",
+    "relation": "relation",
+}
+
+
+def scores(truths: Sequence[str], answers: Sequence[str | None]) -> dict:
+    """truths: "yes" or "no"; answers: the same or None. In percent; precision, recall and F1 of "no"."""
+    pairs = list(zip(truths, answers, strict=True))
+    said, there, hits = (
+        sum(test(t, a) for t, a in pairs) for test in (lambda t, a: a == "no", lambda t, a: t == "no", lambda t, a: t == a == "no")
+    )
+    return {
+        "n": len(pairs),
+        "accuracy": 100 * sum(t == a for t, a in pairs) / len(pairs),
+        "precision": 100 * hits / max(said, 1),
+        "recall": 100 * hits / max(there, 1),
+        "f1": 200 * hits / max(said + there, 1),
+        "unparsed": sum(a is None for a in answers),
+    }
+
+
+def evaluate(truths: Sequence[str], texts: Sequence[str], types: Sequence[str]) -> dict:
+    """Scores of all questions, of each type, of the three attributes together, and of the two degenerate answerers."""
+    answers = [strict(text) for text in texts]
+
+    def of(chosen: Sequence[str]) -> dict:
+        rows = [k for k, kind in enumerate(types) if kind in chosen]
+        return scores([truths[k] for k in rows], [answers[k] for k in rows])
+
+    kinds = {kind: of([kind]) for kind in sorted(set(types))}
+    attributes = [kind for kind in ("state", "number", "action") if kind in kinds]
+    if attributes:
+        kinds["attribute"] = of(attributes)
+    always = {f"all_{word}": scores(truths, [word] * len(truths)) for word in ("yes", "no")}
+    return scores(truths, answers) | {"types": kinds, "degenerate": always}

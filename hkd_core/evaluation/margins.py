@@ -1,0 +1,66 @@
+"""What yes-no margins tell beyond right and wrong: ranking, calibration, and bias apart from sensitivity.
+
+A margin is log p(yes) - log p(no), so that sigmoid(margin) is the probability of yes among the two. Labels are 1 for yes, 0 for no.
+"""
+
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+
+def yes_probability(margins: Sequence[float]) -> np.ndarray:
+    """[N] probability of yes, without overflow for any margin."""
+    return np.exp(-np.logaddexp(0, -np.asarray(margins, float)))
+
+
+def auroc(margins: Sequence[float], labels: Sequence[int]) -> float:
+    """Probability that a random yes question has the larger margin than a random no question (scikit-learn's)."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(labels, margins))
+
+
+def average_precision(margins: Sequence[float], labels: Sequence[int]) -> float:
+    """Area under precision over recall, as a step function (scikit-learn's)."""
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(labels, margins))
+
+
+def brier(margins: Sequence[float], labels: Sequence[int]) -> float:
+    """Mean squared distance of the probability of yes from the label; 0.25 for always one half."""
+    return float(np.mean((yes_probability(margins) - np.asarray(labels)) ** 2))
+
+
+def reliability(margins: Sequence[float], labels: Sequence[int], *, bins: int = 15) -> list[dict]:
+    """Bins of equal width over the probability of yes that hold any answer: low, high, n, mean probability, share of yes labels."""
+    p, y = yes_probability(margins), np.asarray(labels, float)
+    place = np.minimum((p * bins).astype(int), bins - 1)
+    return [
+        {
+            "low": int(i) / bins,
+            "high": (int(i) + 1) / bins,
+            "n": int((place == i).sum()),
+            "probability": float(p[place == i].mean()),
+            "frequency": float(y[place == i].mean()),
+        }
+        for i in np.unique(place)
+    ]
+
+
+def calibration_error(margins: Sequence[float], labels: Sequence[int], *, bins: int = 15) -> float:
+    """Expected calibration error: mean over answers of |mean probability - share of yes| in their bin (see `reliability`)."""
+    rows = reliability(margins, labels, bins=bins)
+    return sum(row["n"] * abs(row["probability"] - row["frequency"]) for row in rows) / len(labels)
+
+
+def sensitivity(tp: int, fp: int, tn: int, fn: int) -> tuple[float, float]:
+    """(d', criterion) of signal detection: how well yes is told from no, and the lean to no (below 0: to yes).
+
+    d' = z(hits) - z(false alarms), criterion = -(z(hits) + z(false alarms)) / 2; half an answer is added to each count, so that
+    a rate of 0 or 1 stays finite. Source: Hautus 1995 (the log-linear rule).
+    """
+    hit, alarm = (tp + 0.5) / (tp + fn + 1), (fp + 0.5) / (fp + tn + 1)
+    z = NormalDist().inv_cdf
+    return z(hit) - z(alarm), -(z(hit) + z(alarm)) / 2
