@@ -26,7 +26,9 @@ def check(root: Path) -> None:
         load_params(stage, path=root / "params.yaml")
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
-            raise UserError(f"missing package {package}: set the environment up with `make study`, or pip install -r requirements.lock")
+            raise UserError(
+                f"missing package {package}: set the environment up with `make study`, or pip install -r requirements.lock"
+            )
     for name in FOLDERS:
         folder = next(p for p in (root / name, root) if p.exists())
         if not os.access(folder, os.W_OK):
