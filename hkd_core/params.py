@@ -15,7 +15,7 @@ import yaml
 from hkd_core.errors import UserError
 from hkd_core.root import find_root
 
-DISTORTIONS = ("noise", "blur", "patches", "blank", "alike")
+DISTORTIONS = ("noise", "blur", "patches", "blank", "alike", "least")
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl")
 
 Check = tuple[str, Callable[[Any], bool]]
@@ -123,6 +123,7 @@ class SelfEvolution:
     model: str = key()
     pictures: int = key(COUNT)
     questions: int = key(COUNT)
+    captions: int = key(COUNT)
     steps: int = key(COUNT)
     batch_size: int = key(COUNT)
     learning_rate: float = key(POSITIVE)

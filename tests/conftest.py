@@ -4,12 +4,18 @@ import random
 
 import pytest
 import torch
+from hypothesis import settings
 
 from hkd_core.data.render import render
 from hkd_core.data.scenes import draw_scenes
 from hkd_core.data.tasks import task1, task2
 from hkd_core.models import VLM
 from hkd_core.models.small import build_model, build_processor, vision_config
+
+
+# Machines are shared: no test fails for being slow.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 
 def tiny_vlm(width: int = 32, layers: int = 2, seed: int = 0) -> VLM:

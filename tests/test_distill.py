@@ -7,13 +7,15 @@ import torch
 from conftest import tiny_vlm
 from torch import nn
 
-from hkd_core.distill.evolve import EvolveStep
+from hkd_core.distill.evolve import EvolveStep, collate_with, purified_targets
 from hkd_core.distill.examples import TrainingSet, answer_hidden, project
 from hkd_core.distill.objectives import Distillation, Supervised
 from hkd_core.distill.pyramid import PyramidStep, check_levels, mean_distribution
 from hkd_core.distill.ternary import TernaryStep, agreement, relations
 from hkd_core.distill.trainer import Part, Schedule, shuffled, train
 from hkd_core.errors import UserError
+from hkd_core.inference.contrast import purify
+from hkd_core.losses import smooth_logits
 from hkd_core.models import HallucinationEliminationAdapter
 from hkd_core.models.vlm import encode_all
 
@@ -206,26 +208,43 @@ def test_ternary_parts_are_gated_and_weights_that_sum_to_nothing_are_refused(tri
 
 
 def evolving(vlm, examples, pictures, **how):
+    """(step, adapter, batch, data) for a few examples, isolated by a blank picture."""
     ids = list(dict.fromkeys(row["image_id"] for row in examples))
     clean = dict(zip(ids, encode_all({"": vlm}, [pictures[i] for i in ids])[""], strict=True))
     blank = dict(zip(ids, encode_all({"": vlm}, [pictures[i] * 0 for i in ids])[""], strict=True))
     data = TrainingSet({"student": vlm, "distorted": vlm}, examples, {"student": clean, "distorted": blank})
     adapter = HallucinationEliminationAdapter(32, rank=4).attach(vlm.model)
-    batch = data.collate(range(len(data)))
-    batch["choice"] = torch.ones(batch["tokens"])
-    return EvolveStep(vlm, adapter, shift=None, kind="reverse_kl", **how), adapter, batch
+    targets = purified_targets(vlm, data, ["distorted"], "blank", **{"shift": None, **how})
+    batch = collate_with(data, targets)(range(len(data)))
+    return EvolveStep(vlm, adapter, kind="reverse_kl"), adapter, batch, data
 
 
 def test_without_purging_the_untrained_adapter_has_nothing_to_learn(vlm, examples, pictures):
-    step, _, batch = evolving(vlm, examples[:4], pictures, alpha=0.0, beta=0.0, epsilon=1e-6)
+    step, _, batch, _ = evolving(vlm, examples[:4], pictures, alpha=0.0, beta=0.0, epsilon=1e-6)
     assert float(step(batch)["purified"].total) == pytest.approx(0, abs=1e-3)
 
 
+def test_targets_are_what_purging_gives_one_position_at_a_time_and_the_shift_is_for_choices_alone(vlm, examples, pictures):
+    told = [examples[0] | {"choices": [], "answer": "The image shows a dog."}, examples[1]]
+    shift = torch.zeros(vlm.head.shape[0])
+    shift[7] = 3.0
+    how = {"alpha": 0.5, "beta": 0.2, "epsilon": 1e-3}
+    _, adapter, batch, data = evolving(vlm, told, pictures, shift=shift, **how)
+    adapter.detach()
+    both = data.collate([0, 1])
+    with torch.no_grad():
+        clean, blank = (project(vlm, answer_hidden(vlm, both, name)[0]) for name in data.names)
+    lengths = both["asked"].sum(1).tolist()
+    assert lengths[0] > 5 and len(clean) == sum(lengths)
+    shifts = [None] * lengths[0] + [shift] * lengths[1]
+    for row, target in enumerate(batch["target"]):
+        alone = purify(clean[row : row + 1], blank[row : row + 1], alpha=0.5, beta=0.2, shift=shifts[row])
+        assert torch.allclose(target, smooth_logits(alone, 1e-3)[0], atol=1e-3)
+
+
 def test_evolving_moves_the_adapter_towards_the_purified_answers_and_leaves_the_base_alone(vlm, examples, pictures):
-    step, adapter, batch = evolving(vlm, examples[:4], pictures, alpha=1.0, beta=0.1)
+    step, adapter, batch, _ = evolving(vlm, examples[:4], pictures, alpha=1.0, beta=0.1)
     before = {k: v.clone() for k, v in vlm.model.state_dict().items()}
     history = train(step, lambda _: batch, 4, Schedule(20, 4, 1e-2, precision="no"), seed=0)
     assert history[-1]["purified"] < 0.8 * history[0]["purified"]
     assert all(torch.equal(v, before[k]) for k, v in vlm.model.state_dict().items())
-    step.evolve_from(adapter)
-    assert not torch.equal(step.target(batch), step.target(batch) * 0)

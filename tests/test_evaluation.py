@@ -4,15 +4,17 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from hkd_core.errors import UserError
-from hkd_core.evaluation import margins
+from hkd_core.evaluation import margins, suite
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.chair import chair, mentioned, singular, vocabulary_of
 from hkd_core.evaluation.pope import SPLITS, build_questions
+from hkd_core.models.vlm import encode_all
 
 NAMES = ("dog", "cup", "orange", "car", "tree", "boat", "egg")
 PICTURES = st.lists(st.lists(st.sampled_from(NAMES), min_size=1, max_size=5, unique=True), min_size=3, max_size=12).map(
@@ -193,3 +195,26 @@ def test_the_smallest_detectable_difference_is_found_four_times_in_five():
     effect = stats.smallest_detectable(-1.96 * error, 1.96 * error)
     found = np.abs(rng.normal(effect, error, 100_000)) > 1.96 * error
     assert found.mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_the_controls_ask_about_another_picture_and_about_none(vlm, pictures):
+    some = dict(list(pictures.items())[:4])
+    looks = dict(zip(some, encode_all({"": vlm}, list(some.values()))[""], strict=True))
+    row = {"task": "pope_adversarial", "prompt": "Is there a dog in the image?", "answer": "Yes", "choices": ["Yes", "No"], "meta": {}}
+    split = suite.Split([row | {"image_id": name} for name in some], looks)
+    answers = suite.yes_no_answers(vlm, split, split, suite.CONTROLS, {}, seed=0)
+    margin = {(a["decoding"], a["image_id"]): a["margin"] for a in answers}
+    names = list(some)
+    assert len({margin["greedy", name] for name in names}) > 1
+    for name, other in zip(names, names[1:] + names[:1], strict=True):
+        assert margin["other_picture", name] == pytest.approx(margin["greedy", other], abs=1e-3)
+    assert len({margin["no_picture", name] for name in names}) == 1
+
+
+def test_the_token_audit_finds_what_lies_outside_yes_and_no(vlm):
+    yes, no = suite.yes_no_tokens(vlm)
+    logits = torch.zeros(2, vlm.head.shape[0])
+    logits[0, [yes, no]] = 50.0
+    audit = suite.token_audit(vlm, logits)
+    outside = (logits.shape[1] - 2) / logits.shape[1]
+    assert (audit["yes_token"], audit["no_token"]) == ("Yes", "No") and audit["outside_mean"] == pytest.approx(outside / 2)

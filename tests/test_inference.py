@@ -8,10 +8,11 @@ import torch
 
 from hkd_core.errors import UserError
 from hkd_core.inference import generate, score_choices, shared_prefix
-from hkd_core.inference.contrast import hallucination_score, mixture, plausible, purify
+from hkd_core.inference.contrast import hallucination_score, isolate, least, mixture, plausible, purify
 from hkd_core.inference.distortion import blur, distortion
 from hkd_core.inference.mapping_shift import average, content_kinds, fit_prior, shifted
-from hkd_core.inference.views import distorted_views
+from hkd_core.inference.scoring import answer_logits, prior_logits
+from hkd_core.inference.views import distorted_views, nearest
 from hkd_core.models.vlm import encode_all
 
 
@@ -146,6 +147,31 @@ def test_several_views_count_as_the_mean_of_their_probabilities(logits):
     mean = (logits[0].softmax(-1) + logits[1].softmax(-1)) / 2
     one, two = logits
     assert torch.allclose(mixture([one, two]).exp(), mean, atol=1e-6) and mixture([one]) is one
+
+
+def test_a_token_at_its_least_keeps_the_lean_of_both_answers():
+    # Columns yes, no; the thing is there in the first view and absent in the second.
+    there, absent = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.3, 0.7]]).log()
+    assert torch.allclose(least([there, absent]), torch.tensor([[0.3, 0.1]]).log())
+    assert torch.equal(isolate([there, absent], "least"), least([there, absent]))
+    assert torch.equal(isolate([there, absent], "alike"), mixture([there, absent]))
+
+
+def test_views_come_from_the_pool_and_never_are_the_picture_itself():
+    gists = torch.randn(30, 12, generator=torch.Generator().manual_seed(0))
+    chosen = nearest(gists, 4, pool=10)
+    assert int(chosen.max()) < 10 and all(i not in row for i, row in enumerate(chosen.tolist()))
+    assert torch.equal(chosen[20], torch.cdist(gists[20:21], gists[:10]).topk(4, largest=False).indices[0])
+
+
+def test_the_prior_of_several_views_is_what_each_says_alone_combined(vlm, pictures):
+    encoded = encode_all({"": vlm}, list(pictures.values())[:4])[""]
+    prompts = ["Is there a dog in the image?", "Is there a cup in the image?", "Is there a dog in the image?"]
+    views = [encoded[:3], [encoded[3], encoded[3], encoded[0]]]
+    together = prior_logits(vlm, prompts, views, "least")
+    for i, prompt in enumerate(prompts):
+        alone = [answer_logits(vlm, [prompt], [view[i]]) for view in views]
+        assert torch.allclose(together[i], least(alone)[0], atol=1e-4)
 
 
 def test_an_unknown_distortion_and_one_the_pixels_do_not_allow_are_named():

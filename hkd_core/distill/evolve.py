@@ -3,89 +3,80 @@
 Stated by SEED's abstract: identify, isolate, purge, distil back, mode-seeking, an adapter. The rest is our reading.
 """
 
-from collections.abc import Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from hkd_core.distill.examples import answer_hidden, project
+from hkd_core.distill.examples import TrainingSet, answer_hidden, project
 from hkd_core.distill.objectives import Cast
 from hkd_core.distill.trainer import Part
-from hkd_core.inference.contrast import mixture, purify
+from hkd_core.inference.contrast import purify
+from hkd_core.inference.scoring import token_logits, view_logits
+from hkd_core.inference.views import FREE_TEXT_VIEWS
 from hkd_core.losses import divergence, smooth_logits
 from hkd_core.models.adapter import HallucinationEliminationAdapter
 from hkd_core.models.vlm import VLM
 
 
-@contextmanager
-def switched_off(adapter: HallucinationEliminationAdapter):
-    """The model without the adapter, for as long as the block lasts."""
-    adapter.enabled = False
-    try:
-        yield
-    finally:
-        adapter.enabled = True
+def purified_targets(
+    vlm: VLM,
+    data: TrainingSet,
+    views: Sequence[str],
+    kind: str,
+    *,
+    alpha: float,
+    beta: float,
+    shift: Tensor | None,
+    epsilon: float = 1e-3,
+) -> list[Tensor]:
+    """For every example the purified log-probabilities [answer tokens, V] of the model as it is now: one round's targets.
+
+    data: pictures under "student" and, of each view, under its name. `shift` [V] applies to questions with choices alone, as the
+    control's does. Outside the plausible set the target has probability `epsilon` in all, so that reverse KL stays finite.
+    alpha 0, beta 0 and no shift is the control without purging: self-distillation of the model's own distribution.
+    """
+    suffixes = [suffix[:-1] for suffix in data.suffixes]
+    keep = [length - prompt for length, prompt in zip(data.lengths, data.prompts, strict=True)]
+    targets: list[Tensor] = [torch.empty(0)] * len(data)
+    for closed in (True, False):
+        chosen = [i for i, example in enumerate(data.examples) if bool(example["choices"]) == closed]
+        if not chosen:
+            continue
+        looks = {name: [data.pictures[name][data.examples[i]["image_id"]] for i in chosen] for name in ("student", *views)}
+        asked = [suffixes[i] for i in chosen], [keep[i] for i in chosen]
+        clean = token_logits(vlm, *asked, looks["student"], title="clean")
+        used = views if closed else views[:FREE_TEXT_VIEWS]
+        unseen = view_logits(vlm, *asked, [looks[name] for name in used], kind, title="isolating the prior")
+        constant = shift if closed else None
+        for i, seen, prior in zip(chosen, clean, unseen, strict=True):
+            targets[i] = smooth_logits(purify(seen, prior, alpha=alpha, beta=beta, shift=constant), epsilon)
+    return targets
 
 
-@contextmanager
-def exchanged(adapter: HallucinationEliminationAdapter, weights: dict[str, Tensor]):
-    """The model with the adapter's weights replaced, for as long as the block lasts."""
-    kept = {name: value.detach().clone() for name, value in adapter.state_dict().items()}
-    adapter.load_state_dict(weights)
-    try:
-        yield
-    finally:
-        adapter.load_state_dict(kept)
+def collate_with(data: TrainingSet, targets: Sequence[Tensor]) -> Callable[[list[int]], dict]:
+    """Indices -> the batch of `data`, with "target" [N, V] in the order of its answer tokens."""
+
+    def collate(indices: list[int]) -> dict:
+        batch = data.collate(indices)
+        batch["features"] = {"student": batch["features"]["student"]}
+        return batch | {"target": torch.cat([targets[i] for i in indices])}
+
+    return collate
 
 
 class EvolveStep(Cast):
-    """divergence(model with adapter || purified distribution of the model without it), at the answer's positions.
+    """divergence(model with adapter || purified distribution), at the answer's positions; the base is frozen.
 
-    The batch brings features under "student" and, for each distorted view, under one of the names in `views`. `kind` "reverse_kl" seeks modes; the others
-    are controls. Outside the plausible set the target has probability `epsilon` in all, so that reverse KL stays finite.
-    alpha 0, beta 0 and no shift is the control without purging: self-distillation of the model's own distribution.
+    `kind` "reverse_kl" seeks modes; the others are controls.
     """
 
-    def __init__(
-        self,
-        vlm: VLM,
-        adapter: HallucinationEliminationAdapter,
-        *,
-        alpha: float,
-        beta: float,
-        shift: Tensor | None,
-        kind: str,
-        mixture: float = 0.5,
-        epsilon: float = 1e-3,
-        views: Sequence[str] = ("distorted",),
-    ):
+    def __init__(self, vlm: VLM, adapter: HallucinationEliminationAdapter, *, kind: str, beta: float = 0.5):
         super().__init__({"student": vlm})
         vlm.model.requires_grad_(False)
         self.adapter = adapter.requires_grad_(True)
-        self.purge = {"alpha": alpha, "beta": beta}
-        self.register_buffer("shift", shift, persistent=False)
-        self.kind, self.mixture, self.epsilon, self.views = kind, mixture, epsilon, tuple(views)
-        self.previous: dict[str, Tensor] | None = None  # the adapter whose model is purified; None: the base
-
-    def evolve_from(self, adapter: HallucinationEliminationAdapter) -> None:
-        """Purify the model with this adapter as it is now, instead of the one before: the next round."""
-        self.previous = {name: value.detach().clone() for name, value in adapter.state_dict().items()}
-
-    def target(self, batch: dict) -> Tensor:
-        """[N, V] the purified logits. `shift` applies to questions with choices alone, as the control's does."""
-        vlm = self.vlms["student"]
-        with torch.no_grad(), self._before():
-            clean = project(vlm, answer_hidden(vlm, batch, "student")[0])
-            distorted = mixture([project(vlm, answer_hidden(vlm, batch, view)[0]) for view in self.views])
-        shift = None if self.shift is None else self.shift * batch["choice"][:, None]
-        return smooth_logits(purify(clean, distorted, shift=shift, **self.purge), self.epsilon)
-
-    def _before(self):
-        """The model as it was before this round."""
-        return switched_off(self.adapter) if self.previous is None else exchanged(self.adapter, self.previous)
+        self.settings = {"kind": kind, "beta": beta}
 
     def forward(self, batch: dict) -> dict[str, Part]:
-        target = self.target(batch)
         logits = project(self.vlms["student"], answer_hidden(self.vlms["student"], batch, "student")[0])
-        return {"purified": Part(divergence(logits, target, kind=self.kind, beta=self.mixture)[0])}
+        return {"purified": Part(divergence(logits, batch["target"], **self.settings)[0])}

@@ -8,10 +8,11 @@ import torch
 
 from hkd_core.data.tasks import YES_NO
 from hkd_core.evaluation import statistics as stats
-from hkd_core.inference.contrast import mixture, purify
+from hkd_core.inference.contrast import purify
 from hkd_core.inference.generation import generate
 from hkd_core.inference.mapping_shift import average, content_kinds, fit_prior, shifted
-from hkd_core.inference.scoring import answer_logits, score_choices
+from hkd_core.inference.scoring import answer_logits, prior_logits, score_choices
+from hkd_core.inference.views import FREE_TEXT_VIEWS
 from hkd_core.models.vlm import VLM, Encoded
 
 POPE = ("pope_random", "pope_popular", "pope_adversarial")
@@ -27,6 +28,7 @@ class Split:
     examples: Sequence[dict]
     looks: Looks
     distorted: Sequence[Looks] = ()  # views
+    kind: str = ""  # of the views
 
     def of(self, *tasks: str) -> list[dict]:
         return [row for row in self.examples if row["task"] in tasks]
@@ -50,6 +52,13 @@ def yes_no_tokens(vlm: VLM) -> list[int]:
     return [vlm.suffix("x", answer)[bare] for answer in YES_NO]
 
 
+def looking_at(vlm: VLM, split: Split, rows: Sequence[dict], look: str) -> list[Encoded]:
+    """Each row's picture; for "other_picture" some other one, for "no_picture" none."""
+    if look == "no_picture":
+        return [vlm.without_picture(split.pictures(rows[:1])[0])] * len(rows)
+    return split.others(rows) if look == "other_picture" else split.pictures(rows)
+
+
 def yes_no_logits(vlm: VLM, split: Split, rows: Sequence[dict], look: str = "clean") -> torch.Tensor:
     """[N, V] logits after each question; a question that several benchmarks share is asked once.
 
@@ -60,14 +69,12 @@ def yes_no_logits(vlm: VLM, split: Split, rows: Sequence[dict], look: str = "cle
     unique = sorted(first.values())
     place = {keys[i]: n for n, i in enumerate(unique)}
     asked = [rows[i] for i in unique]
+    prompts, title = [row["prompt"] for row in asked], f"yes-no questions, {look}"
     if look == "distorted":
-        looks = split.views(asked)
-    elif look == "no_picture":
-        looks = [[vlm.without_picture(split.pictures(asked[:1])[0])] * len(asked)]
+        logits = prior_logits(vlm, prompts, split.views(asked), split.kind, title=title)
     else:
-        looks = [split.others(asked) if look == "other_picture" else split.pictures(asked)]
-    prompts = [row["prompt"] for row in asked]
-    logits = mixture([answer_logits(vlm, prompts, seen, title=f"yes-no questions, {look}") for seen in looks])
+        seen = looking_at(vlm, split, asked, look)
+        logits = answer_logits(vlm, prompts, seen, title=title)
     return logits[[place[key] for key in keys]]
 
 
@@ -158,7 +165,7 @@ def caption_answers(
         how["sampling"] = {"temperature": 1.0, "seed": seed}
     if "contrastive" in decodings:
         settings = {"alpha": contrast["alpha"], "beta": contrast["beta"]}
-        how["contrastive"] = {"contrast": test.views(rows), **settings}
+        how["contrastive"] = {"contrast": test.views(rows)[:FREE_TEXT_VIEWS], "kind": test.kind, **settings}
     found = []
     for decoding, settings in how.items():
         texts = generate(vlm, prompts, pictures, max_new_tokens=max_new_tokens, title=f"captions, {decoding}", **settings)

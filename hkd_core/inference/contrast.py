@@ -37,6 +37,20 @@ def mixture(views: Sequence[Tensor]) -> Tensor:
     return torch.logsumexp(torch.stack([view.log_softmax(-1) for view in views]), 0) - math.log(len(views))
 
 
+def least(views: Sequence[Tensor]) -> Tensor:
+    """[N, V]: each token's smallest log-probability over the views: what it gets however little it is there to be seen.
+
+    Some of a picture's views happen to show what is asked about, others do not. "Yes" is least where the thing is absent, "No" least
+    where it is there, so what is taken off is the lean of both answers, not what is true of the world. Our choice.
+    """
+    return torch.stack([view.log_softmax(-1) for view in views]).amin(0)
+
+
+def isolate(views: Sequence[Tensor], kind: str) -> Tensor:
+    """[N, V] the prior, from the logits under views of this kind: `least` for "least", else `mixture`."""
+    return least(views) if kind == "least" else mixture(views)
+
+
 def purify(clean: Tensor, distorted: Tensor, *, alpha: float, beta: float, shift: Tensor | None = None) -> Tensor:
     """Take the prior's share off the logits: (1 + alpha) clean - alpha distorted - shift; -inf outside the plausible set.
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from hkd_core.inference.contrast import mixture, purify
+from hkd_core.inference.contrast import isolate, purify
 from hkd_core.models.vlm import VLM, Encoded, to_device
 from hkd_core.progress import progress
 
@@ -14,11 +14,11 @@ from hkd_core.progress import progress
 class ContrastiveProcessor(LogitsProcessor):
     """Purifies the logits of each step against the same text read under distorted views (a further pass a token each)."""
 
-    def __init__(self, vlm: VLM, views: Sequence[dict], *, alpha: float, beta: float):
-        self.vlm, self.views, self.alpha, self.beta = vlm, views, alpha, beta
+    def __init__(self, vlm: VLM, views: Sequence[dict], kind: str, *, alpha: float, beta: float):
+        self.vlm, self.views, self.kind, self.alpha, self.beta = vlm, views, kind, alpha, beta
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        distorted = mixture([self.logits(view, input_ids) for view in self.views])
+        distorted = isolate([self.logits(view, input_ids) for view in self.views], self.kind)
         return purify(scores.float(), distorted, alpha=self.alpha, beta=self.beta)
 
     def logits(self, view: dict, input_ids: Tensor) -> Tensor:
@@ -39,12 +39,14 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
     contrast: Sequence[Sequence[Encoded]] | None = None,
+    kind: str = "",
     alpha: float = 1.0,
     beta: float = 0.1,
     batch_size: int = 128,
     title: str = "",
 ) -> list[str]:
-    """One answer per prompt. temperature 0: greedy; contrast: distorted views of the pictures, for contrastive decoding."""
+    """One answer per prompt. temperature 0: greedy; contrast: distorted views of the pictures, and
+    their kind, for contrastive decoding."""
     torch.manual_seed(seed)
     answers: list[str] = []
     starts = range(0, len(prompts), batch_size)
@@ -55,7 +57,7 @@ def generate(
         processors = LogitsProcessorList()
         if contrast is not None:
             views = [to_device(vlm.inputs(view[part], suffixes, left=True), vlm.device) for view in contrast]
-            processors.append(ContrastiveProcessor(vlm, views, alpha=alpha, beta=beta))
+            processors.append(ContrastiveProcessor(vlm, views, kind, alpha=alpha, beta=beta))
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
         pad = vlm.tokenizer.pad_token_id if vlm.tokenizer.pad_token_id is not None else vlm.tokenizer.eos_token_id
         found = vlm.model.generate(

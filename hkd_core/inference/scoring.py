@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hkd_core.errors import UserError
+from hkd_core.inference.contrast import isolate
 from hkd_core.inference.shared_prefix import last_states
 from hkd_core.models.vlm import VLM, Encoded, distinct_pictures, encode_all
 
@@ -18,15 +19,46 @@ def encode_examples(vlm: VLM, examples: Sequence[dict]) -> list[Encoded]:
 
 
 @torch.no_grad()
-def answer_logits(
-    vlm: VLM, prompts: Sequence[str], pictures: Sequence[Encoded], *, batch_size: int = 128, title: str = ""
-) -> Tensor:
+def token_logits(
+    vlm: VLM,
+    suffixes: Sequence[list[int]],
+    keep: Sequence[int],
+    pictures: Sequence[Encoded],
+    *,
+    batch_size: int = 128,
+    title: str = "",
+) -> list[Tensor]:
+    """[keep[i], V] float32 logits at the last positions of each suffix behind its picture; what is asked twice is computed once."""
+    keys = [(id(picture), tuple(suffix), n) for picture, suffix, n in zip(pictures, suffixes, keep, strict=True)]
+    place = {key: n for n, key in enumerate(dict.fromkeys(keys))}
+    first = dict(zip(reversed(keys), range(len(keys) - 1, -1, -1), strict=True))
+    rows = [first[key] for key in place]
+    asked = [pictures[i] for i in rows], [suffixes[i] for i in rows], [keep[i] for i in rows]
+    found: list[Tensor] = [torch.empty(0)] * len(rows)
+    for n, states in last_states(vlm, *asked, batch_size=batch_size, title=title):
+        found[n] = (states.float() @ vlm.head.float().T).cpu()
+    return [found[place[key]] for key in keys]
+
+
+def view_logits(
+    vlm: VLM, suffixes: Sequence[list[int]], keep: Sequence[int], views: Sequence[Sequence[Encoded]], kind: str, *, title: str = ""
+) -> list[Tensor]:
+    """[keep[i], V]: the prior of each suffix under its views (`contrast.isolate`); views: one list of pictures a view."""
+    several = len(views)
+    flat = token_logits(vlm, list(suffixes) * several, list(keep) * several, [p for view in views for p in view], title=title)
+    return [isolate(flat[i :: len(suffixes)], kind) for i in range(len(suffixes))]
+
+
+def answer_logits(vlm: VLM, prompts: Sequence[str], pictures: Sequence[Encoded], *, title: str = "") -> Tensor:
     """[N, V] float32 logits of the first answer token after each prompt about each picture."""
     rows = [vlm.suffix(prompt) for prompt in prompts]
-    found = torch.empty(len(rows), vlm.head.shape[0])
-    for i, states in last_states(vlm, pictures, rows, [1] * len(rows), batch_size=batch_size, title=title):
-        found[i] = (states[0].float() @ vlm.head.float().T).cpu()
-    return found
+    return torch.cat(token_logits(vlm, rows, [1] * len(rows), pictures, title=title))
+
+
+def prior_logits(vlm: VLM, prompts: Sequence[str], views: Sequence[Sequence[Encoded]], kind: str, *, title: str = "") -> Tensor:
+    """[N, V] as `answer_logits`, but under distorted views, combined."""
+    rows = [vlm.suffix(prompt) for prompt in prompts]
+    return torch.cat(view_logits(vlm, rows, [1] * len(rows), views, kind, title=title))
 
 
 def choice_tokens(vlm: VLM, prompt: str, choices: Sequence[str]) -> list[list[int]]:

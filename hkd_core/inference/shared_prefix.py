@@ -86,6 +86,8 @@ def states_from_cache(
     """`last_states` of one group: a pass over its pictures, then one over all prompts about them."""
     inputs = to_device(vlm.inputs([pictures[rows[0]] for rows in group], [[]] * len(group)), vlm.device)
     model = vlm.core.model
+    if hasattr(model, "rope_deltas"):
+        model.rope_deltas = None  # of whatever was read before; without a picture there is none
     cache = model(**vlm.arguments(inputs), use_cache=True).past_key_values
     by_picture = [packs(vlm, prompts, suffixes) for prompts in group]
     rows = [row for packed in by_picture for row in packed]
