@@ -12,7 +12,6 @@ from hkd_core.data.tasks import task1, task2
 from hkd_core.models import VLM
 from hkd_core.models.small import build_model, build_processor, vision_config
 
-
 # Machines are shared: no test fails for being slow.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")

@@ -2,11 +2,13 @@
 
 import random
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from hkd_core.data import augment as das
+from hkd_core.data.drawn import scene_of
 from hkd_core.data.language import vocabulary, words_of
 from hkd_core.data.render import render
 from hkd_core.data.scenes import Scene, draw_scenes
@@ -204,3 +206,25 @@ def test_a_corrupt_picture_is_named_by_its_id(tmp_path, scenes, pictures):
     Dataset(pa.Table.from_pylist([row], schema=PICTURE_FEATURES.arrow_schema)).save_to_disk(tmp_path / "p")
     with pytest.raises(UserError, match="picture broken-1: missing or corrupt"):
         load_pictures(tmp_path / "p")[0]
+
+
+def test_a_line_of_text_becomes_a_scene():
+    scene = scene_of("A red dog, two blue knives and an egg.")
+    found = Counter((thing.name, thing.color) for thing in scene.things)
+    assert found["dog", "red"] == 1 and found["knife", "blue"] == 2 and scene.names.count("egg") == 1
+    assert scene.context == "kitchen" and len({thing.cell for thing in scene.things}) == 4
+    assert scene == scene_of("A red dog, two blue knives and an egg.")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a unicorn", 'no object "unicorn"'),
+        ("a pink dog", 'got "pink"'),
+        ("", "1 to 16 things, got 0"),
+        (", ".join(["four cups"] * 5), "got 20"),
+    ],
+)
+def test_a_line_that_cannot_be_drawn_says_why(text, message):
+    with pytest.raises(UserError, match=message):
+        scene_of(text)

@@ -51,6 +51,8 @@ def test_cocos_objects_are_read_as_the_published_rules_read_them(words):
         ("Men with iPhones at dining tables", ["person", "cell phone", "dining table"]),
         ("Glasses of milk, wine glasses", ["wine glass"]),
         ("a stove top oven", ["oven"]),
+        ("gentlemen, grandchildren and pocketknives", ["person", "person", "knife"]),
+        ("buses, canoes, magpies, ties", ["bus", "boat", "bird", "tie"]),
     ],
 )
 def test_cocos_special_cases(caption, objects):

@@ -46,8 +46,8 @@ def purified_targets(
         looks = {name: [data.pictures[name][data.examples[i]["image_id"]] for i in chosen] for name in ("student", *views)}
         asked = [suffixes[i] for i in chosen], [keep[i] for i in chosen]
         clean = token_logits(vlm, *asked, looks["student"], title="clean")
-        used = views if closed else views[:FREE_TEXT_VIEWS]
-        unseen = view_logits(vlm, *asked, [looks[name] for name in used], kind, title="isolating the prior")
+        used = [looks[name] for name in (views if closed else views[:FREE_TEXT_VIEWS])]
+        unseen = view_logits(vlm, *asked, used, kind, title="isolating the prior") if alpha else clean
         constant = shift if closed else None
         for i, seen, prior in zip(chosen, clean, unseen, strict=True):
             targets[i] = smooth_logits(purify(seen, prior, alpha=alpha, beta=beta, shift=constant), epsilon)
@@ -68,13 +68,15 @@ def collate_with(data: TrainingSet, targets: Sequence[Tensor]) -> Callable[[list
 class EvolveStep(Cast):
     """divergence(model with adapter || purified distribution), at the answer's positions; the base is frozen.
 
-    `kind` "reverse_kl" seeks modes; the others are controls.
+    `kind` "reverse_kl" seeks modes; the others are controls, as is adapter None: what already requires a gradient learns, for
+    instance the LoRA that peft has put into the model.
     """
 
-    def __init__(self, vlm: VLM, adapter: HallucinationEliminationAdapter, *, kind: str, beta: float = 0.5):
+    def __init__(self, vlm: VLM, adapter: HallucinationEliminationAdapter | None, *, kind: str, beta: float = 0.5):
         super().__init__({"student": vlm})
-        vlm.model.requires_grad_(False)
-        self.adapter = adapter.requires_grad_(True)
+        if adapter is not None:
+            vlm.model.requires_grad_(False)
+            self.adapter = adapter.requires_grad_(True)
         self.settings = {"kind": kind, "beta": beta}
 
     def forward(self, batch: dict) -> dict[str, Part]:

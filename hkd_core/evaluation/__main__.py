@@ -61,7 +61,7 @@ def chair_command(args: argparse.Namespace) -> dict:
     if args.words:
         found["by_length"] = by_length(captions, args.words, objects, vocabulary)
     shown = [{key: row[key] for key in ("image_id", "generated", "hallucinated")} for row in found.pop("captions")]
-    return {"n": len(captions)} | found | {"lemmatizer": "rules for -s, -es, -ies (ours)", "captions": shown}
+    return {"n": len(captions)} | found | {"lemmatizer": "endings of plurals (ours)", "captions": shown}
 
 
 def mme_command(args: argparse.Namespace) -> dict:
