@@ -80,6 +80,7 @@ class BaseModels:
 @dataclass(frozen=True)
 class Supervised:
     steps: int = key(COUNT)
+    long_steps: int = key(COUNT)
     batch_size: int = key(COUNT)
     learning_rate: float = key(POSITIVE)
     kd_kind: str = key(KIND)
