@@ -28,12 +28,14 @@ def purified_targets(
     alpha: float,
     beta: float,
     shift: Tensor | None,
+    text_alpha: float | None = None,
     epsilon: float = 1e-3,
 ) -> list[Tensor]:
     """For every example the purified log-probabilities [answer tokens, V] of the model as it is now: one round's targets.
 
     data: pictures under "student" and, of each view, under its name. `shift` [V] applies to questions with choices alone, as the
     control's does. Outside the plausible set the target has probability `epsilon` in all, so that reverse KL stays finite.
+    text_alpha: alpha for free text, where given; 0 keeps what the model writes as it is.
     alpha 0, beta 0 and no shift is the control without purging: self-distillation of the model's own distribution.
     """
     suffixes = [suffix[:-1] for suffix in data.suffixes]
@@ -47,10 +49,11 @@ def purified_targets(
         asked = [suffixes[i] for i in chosen], [keep[i] for i in chosen]
         clean = token_logits(vlm, *asked, looks["student"], title="clean")
         used = [looks[name] for name in (views if closed else views[:FREE_TEXT_VIEWS])]
-        unseen = view_logits(vlm, *asked, used, kind, title="isolating the prior") if alpha else clean
+        strength = alpha if closed or text_alpha is None else text_alpha
+        unseen = view_logits(vlm, *asked, used, kind, title="isolating the prior") if strength else clean
         constant = shift if closed else None
         for i, seen, prior in zip(chosen, clean, unseen, strict=True):
-            targets[i] = smooth_logits(purify(seen, prior, alpha=alpha, beta=beta, shift=constant), epsilon)
+            targets[i] = smooth_logits(purify(seen, prior, alpha=strength, beta=beta, shift=constant), epsilon)
     return targets
 
 

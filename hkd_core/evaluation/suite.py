@@ -110,7 +110,7 @@ def yes_no_answers(vlm: VLM, val: Split, test: Split, decodings: Sequence[str], 
         rng = np.random.default_rng(seed)
         found["sampling"] = found["greedy"] - np.log(1 / rng.random(len(rows)) - 1)
     if "contrastive" in decodings:
-        unseen, unseen_val = yes_no_logits(vlm, test, rows, distorted=True), yes_no_logits(vlm, val, held, distorted=True)
+        unseen, unseen_val = yes_no_logits(vlm, test, rows, "distorted"), yes_no_logits(vlm, val, held, "distorted")
         found["contrastive"] = margins(vlm, purify(clean, unseen, alpha=contrast["alpha"], beta=0.0))
         purged = margins(vlm, purify(clean_val, unseen_val, alpha=contrast["alpha"], beta=0.0))
         found["contrastive_shift"] = found["contrastive"] - stats.best_shift(purged, truth)
