@@ -1,6 +1,6 @@
 """Cost of an answer with the adapter and with contrastive decoding, against the bare model: `python benchmarks/adapter.py`.
 
-A LLaVA of random weights at LLaVA-1.5's geometry writes captions; the three ways take turns on the same machine. The ratio counts.
+A LLaVA of random weights of LLaVA-1.5's depth and visual tokens writes captions; the three ways take turns on the same machine. The ratio counts.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from hkd_core.models.vlm import Encoded
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--turns", type=int, default=7)

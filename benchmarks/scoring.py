@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=4)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=7)
     args = parser.parse_args()
     torch.manual_seed(0)
     vlm = VLM(build_llava(args.width, args.layers), build_processor())

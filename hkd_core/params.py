@@ -24,6 +24,7 @@ COUNT: Check = ("a whole number of at least 1", lambda v: v >= 1)
 NATURAL: Check = ("0 or more", lambda v: v >= 0)
 SHARE: Check = ("a number from 0 to 1", lambda v: 0 <= v <= 1)
 EACH_COUNT: Check = ("whole numbers of at least 1", lambda v: all(x >= 1 for x in v.values()))
+ALPHAS: Check = ("numbers of at least 0", lambda v: bool(v) and min(v) >= 0)
 KIND: Check = ("one of " + ", ".join(DIVERGENCES), lambda v: v in DIVERGENCES)
 
 
@@ -44,6 +45,7 @@ def _distortions(v: tuple) -> bool:
 @dataclass(frozen=True)
 class Data:
     train: int = key(COUNT)
+    labelled: int = key(COUNT)
     val: int = key(COUNT)
     test: int = key(COUNT)
     sizes: tuple[int, ...] = key(("[smallest, largest] side in pixels, from 1 to 16", _sizes))
@@ -115,6 +117,7 @@ class Ternary:
     teacher: float = key(NATURAL)
     assistant: float = key(NATURAL)
     relations: float = key(NATURAL)
+    hidden: float = key(NATURAL)
     gate: bool = key()
     augmented: bool = key()
 
@@ -135,7 +138,8 @@ class SelfEvolution:
     distortions: tuple[tuple[str, float] | tuple[str, int], ...] = key(
         (f"a list of [kind, strength], kind one of {', '.join(DISTORTIONS)}", _distortions)
     )
-    alphas: tuple[float, ...] = key(("numbers of at least 0", lambda v: bool(v) and min(v) >= 0))
+    alphas: tuple[float, ...] = key(ALPHAS)
+    text_alphas: tuple[float, ...] = key(ALPHAS)
     beta: float = key(SHARE)
     epsilon: float = key(("a number above 0 and below 1", lambda v: 0 < v < 1))
 

@@ -1,7 +1,8 @@
 """Figures: one plain style, saved as PNG and SVG with the same bytes every time."""
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -68,6 +69,12 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, float]]], part: str | N
     axis.set(xlabel="step", ylabel="loss per answer token", title=title)
     axis.legend(fontsize=8)
     return figure
+
+
+def markers() -> Iterator[dict]:
+    """Endless colours and shapes for points too many to be labelled where they lie; arguments of `scatter`."""
+    shapes = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+    return ({"color": COLORS[k % len(COLORS)], "marker": shapes[k % len(shapes)], "s": 34} for k in itertools.count())
 
 
 def intervals(axis: Axes, labels: Sequence[str], rows: Sequence[Mapping[str, float]], color: str | None = None) -> None:

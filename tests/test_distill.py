@@ -11,7 +11,7 @@ from hkd_core.distill.evolve import EvolveStep, collate_with, purified_targets
 from hkd_core.distill.examples import TrainingSet, answer_hidden, project
 from hkd_core.distill.objectives import Distillation, Supervised
 from hkd_core.distill.pyramid import PyramidStep, check_levels, mean_distribution
-from hkd_core.distill.ternary import TernaryStep, agreement, relations
+from hkd_core.distill.ternary import TernaryStep, agreement, imitation, relations
 from hkd_core.distill.trainer import Part, Schedule, shuffled, train
 from hkd_core.errors import UserError
 from hkd_core.inference.contrast import purify
@@ -196,25 +196,44 @@ def test_relations_are_cosines_of_visual_tokens_and_the_answer():
     assert float(found[1, 1, 3]) == pytest.approx(float(expected), abs=1e-6)
 
 
+def test_states_are_met_through_a_map_and_imitation_is_the_mean_squared_error_against_standardised_features():
+    mapped, target = torch.randn(2, 50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    target = 5 + 2 * target
+    expected = ((mapped - (target - target.mean(0)) / target.std(0, correction=0)) ** 2).mean()
+    assert float(imitation(mapped, target)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(imitation(target * 0, target)) == pytest.approx(1.0, rel=1e-5)  # knowing nothing costs one
+
+
+def test_a_student_of_another_width_learns_to_meet_the_teachers_states(trio, examples, pictures):
+    assert trio["student"].head.shape[1] != trio["teacher"].head.shape[1]
+    data = training_set(examples[:6], pictures, **trio)
+    weights = {"labels": 0.0, "teacher_weight": 0.0, "assistant_weight": 0.0, "relation_weight": 0.0, "hidden_weight": 1.0}
+    step = TernaryStep(**trio, gate=False, **weights, **HOW)
+    history = train(step, data.collate, 6, Schedule(50, 6, 1e-2, precision="no"), seed=0)
+    assert history[-1]["hidden"] < 0.5 * history[0]["hidden"]
+    assert not any("map" in name for name in trio["student"].model.state_dict())
+
+
 def test_ternary_parts_are_gated_and_weights_that_sum_to_nothing_are_refused(trio, examples, pictures):
     data = training_set(examples[:6], pictures, **trio)
     batch = data.collate(range(6))
-    weights = {"labels": 0.5, "teacher_weight": 1.0, "assistant_weight": 1.0, "relation_weight": 1.0}
+    weights = {"labels": 0.5, "teacher_weight": 1.0, "assistant_weight": 1.0, "relation_weight": 1.0, "hidden_weight": 1.0}
     gated, open_ = (TernaryStep(**trio, gate=gate, **weights, **HOW)(batch) for gate in (True, False))
-    assert set(gated) == {"labels", "teacher", "assistant", "relations"}
+    assert set(gated) == {"labels", "teacher", "assistant", "relations", "hidden"}
     assert gated["teacher"].total < open_["teacher"].total
     with pytest.raises(UserError, match="ternary weights"):
         TernaryStep(**trio, gate=True, **dict.fromkeys(weights, 0.0), **HOW)
 
 
-def evolving(vlm, examples, pictures, **how):
+def evolving(vlm, examples, pictures, alpha, **how):
     """(step, adapter, batch, data) for a few examples, isolated by a blank picture."""
     ids = list(dict.fromkeys(row["image_id"] for row in examples))
     clean = dict(zip(ids, encode_all({"": vlm}, [pictures[i] for i in ids])[""], strict=True))
     blank = dict(zip(ids, encode_all({"": vlm}, [pictures[i] * 0 for i in ids])[""], strict=True))
     data = TrainingSet({"student": vlm, "distorted": vlm}, examples, {"student": clean, "distorted": blank})
     adapter = HallucinationEliminationAdapter(32, rank=4).attach(vlm.model)
-    targets = purified_targets(vlm, data, ["distorted"], "blank", **{"shift": None, **how})
+    alphas = [alpha] * len(data) if isinstance(alpha, float) else alpha
+    targets = purified_targets(vlm, data, ["distorted"], "blank", alphas=alphas, **{"shift": None, **how})
     batch = collate_with(data, targets)(range(len(data)))
     return EvolveStep(vlm, adapter, kind="reverse_kl"), adapter, batch, data
 
@@ -224,12 +243,21 @@ def test_without_purging_the_untrained_adapter_has_nothing_to_learn(vlm, example
     assert float(step(batch)["purified"].total) == pytest.approx(0, abs=1e-3)
 
 
+def test_where_alpha_is_zero_a_target_is_what_the_model_says_now(vlm, examples, pictures):
+    shift = torch.ones(vlm.head.shape[0])
+    shift[7] = 3.0
+    step, _, batch, _ = evolving(vlm, examples[:2], pictures, [0.0, 1.0], beta=0.1, shift=shift)
+    logits = project(vlm, answer_hidden(vlm, batch, "student")[0]).detach()
+    first = int(batch["asked"][0].sum())
+    assert torch.allclose(batch["target"][:first], logits[:first].log_softmax(-1), atol=1e-4)
+    assert not torch.allclose(batch["target"][first:], logits[first:].log_softmax(-1), atol=1e-1)
+
+
 def test_targets_are_what_purging_gives_one_position_at_a_time_and_the_shift_is_for_choices_alone(vlm, examples, pictures):
     told = [examples[0] | {"choices": [], "answer": "The image shows a dog."}, examples[1]]
     shift = torch.zeros(vlm.head.shape[0])
     shift[7] = 3.0
-    how = {"alpha": 0.5, "beta": 0.2, "epsilon": 1e-3}
-    _, adapter, batch, data = evolving(vlm, told, pictures, shift=shift, **how)
+    _, adapter, batch, data = evolving(vlm, told, pictures, 0.5, shift=shift, beta=0.2, epsilon=1e-3)
     adapter.detach()
     both = data.collate([0, 1])
     with torch.no_grad():

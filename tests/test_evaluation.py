@@ -200,7 +200,13 @@ def test_the_smallest_detectable_difference_is_found_four_times_in_five():
 def test_the_controls_ask_about_another_picture_and_about_none(vlm, pictures):
     some = dict(list(pictures.items())[:4])
     looks = dict(zip(some, encode_all({"": vlm}, list(some.values()))[""], strict=True))
-    row = {"task": "pope_adversarial", "prompt": "Is there a dog in the image?", "answer": "Yes", "choices": ["Yes", "No"], "meta": {}}
+    row = {
+        "task": "pope_adversarial",
+        "prompt": "Is there a dog in the image?",
+        "answer": "Yes",
+        "choices": ["Yes", "No"],
+        "meta": {},
+    }
     split = suite.Split([row | {"image_id": name} for name in some], looks)
     answers = suite.yes_no_answers(vlm, split, split, suite.CONTROLS, {}, seed=0)
     margin = {(a["decoding"], a["image_id"]): a["margin"] for a in answers}

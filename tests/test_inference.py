@@ -10,6 +10,7 @@ from hkd_core.errors import UserError
 from hkd_core.inference import generate, score_choices, shared_prefix
 from hkd_core.inference.contrast import hallucination_score, isolate, least, mixture, plausible, purify
 from hkd_core.inference.distortion import blur, distortion
+from hkd_core.inference.generation import tidy
 from hkd_core.inference.mapping_shift import average, content_kinds, fit_prior, shifted
 from hkd_core.inference.scoring import answer_logits, prior_logits
 from hkd_core.inference.views import distorted_views, nearest
@@ -44,7 +45,12 @@ def test_a_picture_is_read_once_for_however_many_questions_share_its_row(vlm, pi
     monkeypatch.setattr(shared_prefix, "PACKED", room)
     names = ["dog", "red cup", "blue car", "cow", "boat"]
     asked = [
-        {"image_id": k, "image": pictures[k], "prompt": f"Is there a {name} in the image?", "choices": ["Yes", "No", "Not Verifiable"]}
+        {
+            "image_id": k,
+            "image": pictures[k],
+            "prompt": f"Is there a {name} in the image?",
+            "choices": ["Yes", "No", "Not Verifiable"],
+        }
         for n, k in enumerate(list(pictures)[:3])
         for name in names[: n + 2]
     ]
@@ -85,6 +91,24 @@ def test_contrastive_decoding_with_alpha_and_beta_zero_is_plain_decoding(vlm, pi
     plain = generate(vlm, prompts, clean, max_new_tokens=6)
     assert generate(vlm, prompts, clean, max_new_tokens=6, contrast=[blind], alpha=0.0, beta=0.0) == plain
     assert generate(vlm, prompts, clean, max_new_tokens=6, contrast=[blind], alpha=2.0, beta=0.0) != plain
+
+
+@pytest.mark.parametrize("kind", ["mixture", "least"])
+def test_a_contrastive_answer_equals_one_that_reads_everything_anew_for_every_token(vlm, pictures, kind):
+    images = list(pictures.values())[:3]
+    clean, *views = (encode_all({"": vlm}, images, distort=d)[""] for d in (None, distortion("blank", 0), distortion("noise", 500)))
+    prompts = ["Describe the image.", "What color is the dog?", "Is there a boat in the image?"]
+    answers = generate(vlm, prompts, clean, max_new_tokens=24, contrast=views, kind=kind, alpha=1.5, beta=0.1)
+    for n, prompt in enumerate(prompts):
+        ids: list[int] = []
+        while len(ids) < 24 and (not ids or ids[-1] != vlm.tokenizer.eos_token_id):
+            with torch.no_grad():
+                seen, *unseen = (
+                    vlm.hidden(vlm.inputs([look[n]], [vlm.suffix(prompt) + ids])).last_hidden_state[:, -1] @ vlm.head.T
+                    for look in (clean, *views)
+                )
+            ids.append(int(purify(seen, isolate(unseen, kind), alpha=1.5, beta=0.1).argmax()))
+        assert answers[n] == tidy(vlm.tokenizer.decode(ids, skip_special_tokens=True))
 
 
 def test_purging_by_the_formula_and_by_nothing(logits):

@@ -25,35 +25,39 @@ def purified_targets(
     views: Sequence[str],
     kind: str,
     *,
-    alpha: float,
+    alphas: Sequence[float],
     beta: float,
     shift: Tensor | None,
-    text_alpha: float | None = None,
     epsilon: float = 1e-3,
 ) -> list[Tensor]:
     """For every example the purified log-probabilities [answer tokens, V] of the model as it is now: one round's targets.
 
-    data: pictures under "student" and, of each view, under its name. `shift` [V] applies to questions with choices alone, as the
-    control's does. Outside the plausible set the target has probability `epsilon` in all, so that reverse KL stays finite.
-    text_alpha: alpha for free text, where given; 0 keeps what the model writes as it is.
-    alpha 0, beta 0 and no shift is the control without purging: self-distillation of the model's own distribution.
+    data: pictures under "student" and, of each view, under its name. alphas: one an example; at 0 the model's own distribution stays
+    as it is, an anchor against forgetting (0 throughout is the control without purging). `shift` [V] applies, where something is
+    purged, to questions with choices alone, as the control's does. Outside the plausible set the target has probability `epsilon` in
+    all, so that reverse KL stays finite.
     """
     suffixes = [suffix[:-1] for suffix in data.suffixes]
     keep = [length - prompt for length, prompt in zip(data.lengths, data.prompts, strict=True)]
-    targets: list[Tensor] = [torch.empty(0)] * len(data)
+
+    def asked(rows: Sequence[int]) -> tuple[list, list]:
+        return [suffixes[i] for i in rows], [keep[i] for i in rows]
+
+    def seen_by(name: str, rows: Sequence[int]) -> list:
+        return [data.pictures[name][data.examples[i]["image_id"]] for i in rows]
+
+    everything = range(len(data))
+    clean = token_logits(vlm, *asked(everything), seen_by("student", everything), title="clean")
+    targets = [logits.log_softmax(-1) for logits in clean]
     for closed in (True, False):
-        chosen = [i for i, example in enumerate(data.examples) if bool(example["choices"]) == closed]
-        if not chosen:
+        rows = [i for i in everything if alphas[i] > 0 and bool(data.examples[i]["choices"]) == closed]
+        if not rows:
             continue
-        looks = {name: [data.pictures[name][data.examples[i]["image_id"]] for i in chosen] for name in ("student", *views)}
-        asked = [suffixes[i] for i in chosen], [keep[i] for i in chosen]
-        clean = token_logits(vlm, *asked, looks["student"], title="clean")
-        used = [looks[name] for name in (views if closed else views[:FREE_TEXT_VIEWS])]
-        strength = alpha if closed or text_alpha is None else text_alpha
-        unseen = view_logits(vlm, *asked, used, kind, title="isolating the prior") if strength else clean
+        used = [seen_by(name, rows) for name in (views if closed else views[:FREE_TEXT_VIEWS])]
+        unseen = view_logits(vlm, *asked(rows), used, kind, title="isolating the prior")
         constant = shift if closed else None
-        for i, seen, prior in zip(chosen, clean, unseen, strict=True):
-            targets[i] = smooth_logits(purify(seen, prior, alpha=strength, beta=beta, shift=constant), epsilon)
+        for i, prior in zip(rows, unseen, strict=True):
+            targets[i] = smooth_logits(purify(clean[i], prior, alpha=alphas[i], beta=beta, shift=constant), epsilon)
     return targets
 
 

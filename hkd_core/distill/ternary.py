@@ -6,7 +6,7 @@ Stated by HKD4VLM's abstract: ternary-coupled, refinement, fine-grained. Couplin
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hkd_core.distill.examples import answer_hidden, project
@@ -43,10 +43,18 @@ def relations(hidden: Tensor, image: Tensor, asked: Tensor) -> Tensor:
     return states @ states.transpose(1, 2)
 
 
-class TernaryStep(Cast):
-    """The student learns from labels, teacher and assistant (each gated), and from the assistant's relations.
+def imitation(mapped: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of mapped states [N, H] against a teacher's [N, H], each of whose features is standardised over the N."""
+    deviation, mean = torch.std_mean(target.float(), 0, correction=0)
+    return F.mse_loss(mapped.float(), (target.float() - mean) / deviation.clamp(min=1e-3))
 
-    gate False couples without weighting. kind is mode-seeking by default: reverse KL, or a skewed divergence.
+
+class TernaryStep(Cast):
+    """The student learns from labels, teacher and assistant (each gated), from the assistant's relations and the teacher's states.
+
+    gate False couples without weighting; kind is any divergence of `hkd_core.losses`. The teacher's last hidden states, of any width,
+    are met through a linear map that is learned with the student and thrown away after (as in arXiv 1412.6550), at every word behind
+    the picture: the prompt's words say more about how an answer is found than its one token.
     """
 
     def __init__(
@@ -62,35 +70,42 @@ class TernaryStep(Cast):
         teacher_weight: float,
         assistant_weight: float,
         relation_weight: float,
+        hidden_weight: float,
         gate: bool,
     ):
-        weights = (labels, teacher_weight, assistant_weight, relation_weight)
+        weights = (labels, teacher_weight, assistant_weight, relation_weight, hidden_weight)
         if min(weights) < 0 or sum(weights) == 0:
             raise UserError(f"ternary weights: expected none below 0 and one above, got {weights}")
         super().__init__({"student": trainable(student), "teacher": frozen(teacher), "assistant": frozen(assistant)})
         self.settings = {"kind": kind, "beta": beta, "temperature": temperature}
         self.labels, self.weights = labels, {"teacher": teacher_weight, "assistant": assistant_weight}
-        self.relation_weight, self.gate = relation_weight, gate
+        self.relation_weight, self.hidden_weight, self.gate = relation_weight, hidden_weight, gate
+        widths = [vlm.head.shape[1] for vlm in (student, teacher)]
+        self.map = nn.Linear(*widths, bias=False).to(student.device) if hidden_weight else None
 
     def forward(self, batch: dict) -> dict[str, Part]:
         student = self.vlms["student"]
         hidden, seen = answer_hidden(student, batch, "student")
         logits = project(student, hidden)
-        targets = {}
+        targets, outputs = {}, {}
         with torch.no_grad():
             for name in ("teacher", "assistant"):
-                states, output = answer_hidden(self.vlms[name], batch, name)
+                states, outputs[name] = answer_hidden(self.vlms[name], batch, name)
                 targets[name] = project(self.vlms[name], states)
             weights = agreement(targets["teacher"], targets["assistant"], batch["labels"]) if self.gate else None
         parts = {"labels": Part(F.cross_entropy(logits, batch["labels"], reduction="sum"), self.labels)}
         for name, weight in self.weights.items():
             if weight:
                 parts[name] = Part(divergence(logits, targets[name], weights=weights, **self.settings)[0], weight)
+        image = batch["input_ids"] == student.image_token_id
         if self.relation_weight:
-            image = batch["input_ids"] == student.image_token_id
             with torch.no_grad():
-                target = relations(output.last_hidden_state, image, batch["asked"])
+                target = relations(outputs["assistant"].last_hidden_state, image, batch["asked"])
             difference = relations(seen.last_hidden_state, image, batch["asked"]) - target
             # One number an example: the mean squared difference over its relation matrix.
             parts["relations"] = Part(difference.square().mean((1, 2)).sum(), self.relation_weight, per="examples")
+        if self.map is not None:
+            words = batch["attention_mask"].bool() & ~image
+            error = imitation(self.map(seen.last_hidden_state[words]), outputs["teacher"].last_hidden_state[words])
+            parts["hidden"] = Part(error * batch["examples"], self.hidden_weight, per="examples")
         return parts

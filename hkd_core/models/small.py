@@ -1,5 +1,6 @@
 """The laptop's vision-language models: real LLaVA classes, only small, with a real processor."""
 
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import (
@@ -89,15 +90,18 @@ def text_config(width: int, layers: int, tokens: int) -> LlamaConfig:
 def plain_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, **_: object
 ) -> tuple[Tensor, None]:
-    """Attention by its formula, softmax in the precision of its inputs; queries, keys, values [B, heads, T, width].
+    """Attention by its formula, all of it in the precision of its inputs; queries, keys, values [B, heads, T, width].
 
-    At these sizes on a CPU a training step is an eighth faster than with transformers' "eager", which goes to float32 and back, and
-    twice as fast as with the fused kernel, whose backward pass is slow.
+    Autocast would bring mask and softmax to float32, which costs four times the time of a layer's attention (`benchmarks/attention.py`); the
+    fused kernel of a CPU is slower still, for its backward pass.
     """
     scores = (query * scaling) @ key.transpose(2, 3)
     if mask is not None:
-        scores = scores + mask[..., : key.shape[2]]
-    return (scores.softmax(-1) @ value).transpose(1, 2).contiguous(), None
+        lowest = torch.finfo(scores.dtype).min  # where float32's would become -inf, and a row of padding NaN
+        scores = scores + mask[..., : key.shape[2]].clamp(min=lowest).to(scores.dtype)
+    with torch.autocast(scores.device.type, enabled=False):
+        weights = scores.softmax(-1)
+    return (weights @ value).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register("plain", plain_attention)

@@ -210,7 +210,9 @@ class Symbols(nn.Module):
 
     def forward(self, words: Tensor, objects: Tensor, colors: Tensor) -> Tensor:
         """words: [V, width] embedding table; objects, colors: [..., CELLS], -1 for nothing."""
-        there = words[self.object_ids[objects.clamp(min=0)]] + words[self.color_ids[colors.clamp(min=0)]]
+        # Embedding, not indexing: the gradient of an index that repeats is summed in no fixed order on several threads.
+        names, tints = self.object_ids[objects.clamp(min=0)], self.color_ids[colors.clamp(min=0)]
+        there = F.embedding(names, words) + F.embedding(tints, words)
         content = torch.where((objects >= 0)[..., None], there, words[WORD_ID["nothing"]])
         cell = torch.arange(CELLS, device=objects.device)
         return content + self.row[cell // GRID] + self.column[cell % GRID]

@@ -1,0 +1,47 @@
+"""The small models' own parts: attention by its formula, and training that gives the same bytes twice."""
+
+import hashlib
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hkd_core.data.scenes import draw_scenes
+from hkd_core.distill.trainer import Schedule, train
+from hkd_core.models.small import build_model, plain_attention, vision_config
+from hkd_core.pretrain import symbolic
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_plain_attention_is_attention_also_under_autocast_and_with_rows_of_padding(precision, tolerance):
+    q, k, v = torch.randn(3, 2, 4, 9, 16, generator=torch.Generator().manual_seed(0))
+    seen = torch.ones(2, 1, 9, 9, dtype=torch.bool).tril()
+    seen[1, :, :, :3] = False  # left padding: the first three rows see nothing at all
+    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+        found = plain_attention(torch.nn.Module(), q, k, v, mask, 0.25)[0].transpose(1, 2).float()
+    assert found.isfinite().all()
+    expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), attn_mask=seen, scale=0.25).float()
+    some = seen.any(-1)[:, :, :, None].expand_as(found)
+    torch.testing.assert_close(found[some], expected[some], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_training_twice_on_several_threads_gives_the_same_bytes(optimizer):
+    scenes = draw_scenes("symbols", 200, 0)
+    data = symbolic.conversations(scenes, symbolic.rapid, length=48, seed=0)
+
+    def digest() -> str:
+        torch.manual_seed(0)
+        model = build_model(vision_config(64, 1), 96, 2)
+        objective = symbolic.SymbolicLanguage(model, symbolic.Symbols(96), noise=0.3)
+        schedule = Schedule(12, 32, 3e-3, optimizer=optimizer)
+        train(objective, symbolic.collate_conversations(data), len(scenes), schedule, seed=0)
+        return hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in objective.parameters())).hexdigest()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert digest() == digest()
+    finally:
+        torch.set_num_threads(threads)
