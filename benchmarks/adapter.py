@@ -1,6 +1,7 @@
 """Cost of an answer with the adapter and with contrastive decoding, against the bare model: `python benchmarks/adapter.py`.
 
-A LLaVA of random weights of LLaVA-1.5's depth and visual tokens writes captions; the three ways take turns on the same machine. The ratio counts.
+A LLaVA of random weights, with LLaVA-1.5's depth and visual tokens, writes captions; the three ways take turns on the same machine.
+The ratio counts.
 """
 
 import argparse

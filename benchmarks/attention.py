@@ -1,6 +1,6 @@
 """Time of a layer's attention, forward and backward, by the ways there are: `python benchmarks/attention.py`.
 
-At the laptop models' sizes (32 rows, 97 tokens, 10 heads of 16) under bf16 autocast, in turns on the same machine. The ratio counts.
+At the laptop models' sizes (32 rows, 97 tokens, 10 heads of 16) under bf16 autocast, in turns. The ratio counts.
 """
 
 import argparse

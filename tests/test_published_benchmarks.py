@@ -11,7 +11,7 @@ from hkd_core.evaluation.chair import COCO, by_length, chair, coco_vocabulary, m
 
 SETS = read_synonyms(COCO)
 VOCABULARY = coco_vocabulary()
-ANIMALS = "bird cat dog horse sheep cow elephant bear zebra giraffe animal cub".split()
+ANIMALS = ["bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub"]
 
 
 def objects_pair_by_pair(words):
