@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from hypothesis import settings
 
 from hkd_core.data.render import render
@@ -25,6 +26,13 @@ def tiny_vlm(width: int = 32, layers: int = 2, seed: int = 0) -> VLM:
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.2)
     return VLM(model.eval(), build_processor(), name=f"tiny{width}")
+
+
+@pytest.fixture(autouse=True)
+def own_precision():
+    """Every test chooses its precision: accelerate keeps the first one of a process."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture
