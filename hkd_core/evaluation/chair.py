@@ -2,8 +2,10 @@
 
 Objects are the words and phrases of a vocabulary, each with its synonyms; the longest phrase wins ("hot dog" is no dog). Words are
 singularised by a short list of irregular forms and of endings, and only into words of the vocabulary (our own lemmatiser; published
-scores use two others, pattern's and WordNet's, that differ from each other by up to 1.6 points. Of COCO's 377 single words and their
-plurals ours reads all, pattern's singulariser loses "bus", "minibus", "airbus", "canoes", "magpies" and "ties").
+scores use two others, pattern's and WordNet's, that differ from each other by up to 1.6 points). Of COCO's 377 single words and their
+plurals ours reads all; pattern's loses "bus", "minibus", "airbus", "canoes", "magpies" and "ties"; WordNet's takes "seated" for a chair
+and "skateboarding" for a skateboard, and knows no person in "men". `benchmarks/chair.py` compares with any published file: on 500 captions
+by LLaVA-1.5 that WordNet's scored 22.0 (CHAIR_s) and 7.20 (CHAIR_i), ours gives 22.0 and 7.15.
 """
 
 import re
