@@ -62,7 +62,7 @@ class Augment:
 
 @dataclass(frozen=True)
 class BaseModels:
-    widths: dict[str, int] = key(("multiples of 32", lambda v: all(x >= 32 and x % 32 == 0 for x in v.values())))
+    widths: dict[str, int] = key(("multiples of 16, at least 32", lambda v: all(x >= 32 and x % 16 == 0 for x in v.values())))
     layers: dict[str, int] = key(EACH_COUNT)
     vision_width: int = key(COUNT)
     vision_layers: int = key(COUNT)

@@ -51,7 +51,9 @@ def wrong_phrases(row: dict, scene: Scene) -> list[str]:
 
 def judged(row: dict, scene: Scene) -> str:
     """The verdict on a factuality claim, read from the words alone."""
-    hidden = re.findall(r"an? (\w+)", row["context"])
+    several = re.search(r"there may be (\w+) and (\w+)", row["context"]).groups()
+    irregular = {"knives": "knife", "buses": "bus", "sheep": "sheep", "fish": "fish"}
+    hidden = [irregular.get(name, name.removesuffix("s")) for name in several]
     truths = []
     for part in row["claim"].removeprefix("There is ").rstrip(".").split(" and "):
         *color, name = re.sub(r"^an? ", "", part).split()

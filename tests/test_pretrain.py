@@ -1,12 +1,17 @@
-"""The small models' own parts: attention by its formula, and training that gives the same bytes twice."""
+"""The small models' own parts: their lessons, attention by its formula, and training that gives the same bytes twice."""
 
 import hashlib
+import random
+from collections import Counter
+from itertools import islice
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from hkd_core.data.facts import plural
 from hkd_core.data.scenes import draw_scenes
+from hkd_core.data.world import OBJECTS
 from hkd_core.distill.trainer import Schedule, train
 from hkd_core.models.small import build_model, plain_attention, vision_config
 from hkd_core.pretrain import symbolic
@@ -24,6 +29,30 @@ def test_plain_attention_is_attention_also_under_autocast_and_with_rows_of_paddi
     expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), attn_mask=seen, scale=0.25).float()
     some = seen.any(-1)[:, :, :, None].expand_as(found)
     torch.testing.assert_close(found[some], expected[some], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("lesson", [symbolic.rapid, symbolic.spoken])
+def test_claims_in_a_lesson_are_judged_by_the_scene_and_by_the_context_before_them(lesson):
+    rng, singular = random.Random(0), {plural(name): name for name in OBJECTS}
+    given = Counter()
+    for scene in draw_scenes("lesson", 300, seed=0):
+        exercises = [exercise for exercise in islice(lesson(scene, rng), 12) if exercise]
+        asked = exercises[0][0]
+        hidden = {singular[word] for word in asked if word in singular} if asked[0] == "Out" else set()
+        assert len(hidden) in (0, 2) and not hidden & set(scene.names)
+        for question, answer in exercises:
+            if question[0] != "Claim":
+                continue
+            claim = [word for word in question[2:] if word not in ("There", "is", "a", "an", ".")]
+            truths = []
+            for part in " ".join(claim).split(" and "):
+                *color, name = part.split()
+                seen = [thing for thing in scene.things if thing.name == name]
+                truths.append(None if name in hidden else any(not color or thing.color == color[0] for thing in seen))
+            verdict = "not verifiable" if None in truths else {0: "false", len(truths): "true"}.get(sum(truths), "partially true")
+            assert " ".join(answer) == verdict
+            given[verdict] += 1
+    assert min(given.values()) > 50 and len(given) == 4
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -7,7 +7,7 @@ import random
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
-from hkd_core.data.facts import Fact, holds, noun_phrase, phrase, question
+from hkd_core.data.facts import Fact, holds, noun_phrase, phrase, plural, question
 from hkd_core.data.scenes import Scene, absent, opposite, other_color, true_relation
 from hkd_core.data.world import COLORS, NUMBERS, article
 
@@ -140,8 +140,8 @@ def task2(scene: Scene, rng: random.Random) -> dict:
 
 
 def told(hidden: Sequence[str]) -> str:
-    """The context: what may be there although it is not seen."""
-    return f"Out of view there may be {article(hidden[0])} and {article(hidden[1])}."
+    """The context: what may be there although it is not seen. Plurals, so that a claim's word is looked up, not merely seen again."""
+    return f"Out of view there may be {plural(hidden[0])} and {plural(hidden[1])}."
 
 
 def claimed(facts: Sequence[Fact]) -> str:

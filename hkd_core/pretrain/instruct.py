@@ -46,7 +46,7 @@ def instructions(scene: Scene, rng: random.Random, bias: Bias | None) -> Iterato
         kind = rng.random()
         if kind < 0.5:
             yield presence(scene, rng, bias)
-        elif kind < 0.57:
+        elif kind < 0.62:
             wrong = bias and rng.random() < bias.captions
             extra = (absent(scene, rng, tempting=True),) if wrong else ()
             yield words_of(CAPTION_PROMPT), [*words_of(caption(scene, rng, extra)), EOS]

@@ -18,7 +18,7 @@ from transformers import LlavaForConditionalGeneration
 
 from hkd_core.data.facts import Fact, phrase
 from hkd_core.data.language import BOS, EOS, vocabulary, words_of
-from hkd_core.data.scenes import Scene
+from hkd_core.data.scenes import Scene, absent
 from hkd_core.data.tasks import (
     CAPTION_PROMPT,
     FAITHFUL,
@@ -39,7 +39,7 @@ from hkd_core.data.world import CELLS, COLORS, GRID, OBJECTS
 from hkd_core.distill.trainer import Part
 
 # Kinds of exercise and how often each is set.
-RAPID = {"row": 1, "column": 1, "color": 1, "presence": 2, "color?": 1, "relation": 2}
+RAPID = {"row": 1, "column": 1, "color": 1, "presence": 2, "color?": 1, "relation": 2, "claim": 2}
 QUESTIONS = {"presence": 3, "color": 1, "relation": 2, "count": 1, "color word": 1, "choice": 1, "caption": 1}
 ENDINGS = ("", "?", "in the image?", "in the image?")
 NUMERALS = ("one", "two", "three", "four")
@@ -68,8 +68,30 @@ Exercise = tuple[list[str], list[str]]  # the words that ask, the words that ans
 Maker = Callable[[Scene, random.Random], Iterator[Exercise | None]]
 
 
+def out_of_view(scene: Scene, rng: random.Random) -> list[str]:
+    """Half of the time two names that are not in the scene, often ones that would fit it, for a context to speak of; else none."""
+    hidden: list[str] = []
+    if rng.random() < 0.5:
+        return hidden
+    tempting = rng.random() < 0.5
+    while len(hidden) < 2:
+        name = absent(scene, rng, tempting=tempting)
+        if name not in hidden:
+            hidden.append(name)
+    return hidden
+
+
 def rapid(scene: Scene, rng: random.Random) -> Iterator[Exercise | None]:
-    """Short exercises without end: look-ups ("row dog" -> "three") and checks ("red dog" -> "Yes").
+    """Short exercises without end, half of the time behind a context that says what is out of view, and a claim about it."""
+    hidden = out_of_view(scene, rng)
+    if hidden:
+        yield words_of(told(hidden)), []
+        yield short_claim(scene, hidden, rng)
+    yield from short_exercises(scene, hidden, rng)
+
+
+def short_exercises(scene: Scene, hidden: list[str], rng: random.Random) -> Iterator[Exercise | None]:
+    """Look-ups ("row dog" -> "three"), checks ("red dog" -> "Yes") and claims ("Claim: red dog and cup" -> "not verifiable").
 
     A check of presence ends at random in nothing, "?" or "in the image?", so that what was looked up is carried on from the start.
     """
@@ -79,6 +101,8 @@ def rapid(scene: Scene, rng: random.Random) -> Iterator[Exercise | None]:
             thing = rng.choice(scene.singles or scene.things)
             found = thing.color if kind == "color" else NUMERALS[thing.row if kind == "row" else thing.column]
             yield [kind, thing.name], [found]
+        elif kind == "claim":
+            yield short_claim(scene, hidden, rng)
         else:
             truth = rng.random() < 0.5
             fact = random_fact(scene, kind.rstrip("?"), rng, truth)
@@ -86,12 +110,24 @@ def rapid(scene: Scene, rng: random.Random) -> Iterator[Exercise | None]:
             yield fact and (words_of(f"{phrase(fact)} {ending}"), [YES_NO[0 if truth else 1]])
 
 
-def claim_exercise(scene: Scene, hidden: list[str], rng: random.Random) -> Exercise | None:
-    """A claim of one fact or two, some of it about what is out of view -> the verdict."""
-    facts = [random_fact(scene, rng.choice(("presence", "color")), rng, rng.random() < 0.5) for _ in range(2)]
-    if hidden and rng.random() < 0.25:
-        facts[rng.randrange(2)] = Fact("presence", rng.choice(hidden))
-    facts = facts[: rng.choice((1, 2, 2))]
+def claim_facts(scene: Scene, hidden: list[str], rng: random.Random) -> list[Fact]:
+    """One fact or two, some of them about what is out of view, and often such absent things as that could be."""
+    tempting = rng.random() < 0.5
+    kinds = rng.choices(("presence", "color"), k=rng.choice((1, 2, 2)))
+    facts = [random_fact(scene, kind, rng, rng.random() < 0.5, tempting=tempting) for kind in kinds]
+    if hidden and rng.random() < 0.4:
+        facts[rng.randrange(len(facts))] = Fact("presence", rng.choice(hidden))
+    return facts
+
+
+def short_claim(scene: Scene, hidden: list[str], rng: random.Random) -> Exercise:
+    facts = claim_facts(scene, hidden, rng)
+    return words_of(f"Claim: {' and '.join(map(phrase, facts))}"), words_of(verdict(facts, scene, hidden))
+
+
+def claim_exercise(scene: Scene, hidden: list[str], rng: random.Random) -> Exercise:
+    """A claim in the benchmark's words -> the verdict."""
+    facts = claim_facts(scene, hidden, rng)
     return words_of(f"Claim: {claimed(facts)}"), words_of(verdict(facts, scene, hidden))
 
 
@@ -111,12 +147,11 @@ def option_exercise(scene: Scene, rng: random.Random) -> Exercise | None:
 
 def spoken(scene: Scene, rng: random.Random) -> Iterator[Exercise | None]:
     """Exercises in the words of the benchmarks, among them rapid ones, so that those are not forgotten."""
-    hidden = rng.sample([name for name in OBJECTS if name not in scene.names], 2)
-    if rng.random() < 0.35:
+    hidden = out_of_view(scene, rng)
+    if hidden:
         yield words_of(told(hidden)), []
-    else:  # benchmarks ask without a context
-        hidden = []
-    short = rapid(scene, rng)
+        yield claim_exercise(scene, hidden, rng)
+    short = short_exercises(scene, hidden, rng)
     while True:
         kind = rng.random()
         if kind < 0.2:
@@ -126,7 +161,7 @@ def spoken(scene: Scene, rng: random.Random) -> Iterator[Exercise | None]:
         elif kind < 0.5:
             row = task1(scene, rng)
             yield row and (words_of(row["prompt"]), [row["answer"]])
-        elif kind < 0.65:
+        elif kind < 0.7:
             yield option_exercise(scene, rng)
         else:
             yield question_exercise(scene, rng)
