@@ -54,8 +54,6 @@ setup: ## install into .venv from requirements.lock, whether or not that was don
 		"$$p" -m venv --clear .venv; \
 	fi; \
 	install() { .venv/bin/python -m pip install --quiet "$$@"; }; \
-	: the pip that comes with Python may be years old and blind to what newer packages publish; \
-	install --upgrade pip; \
 	echo "Setting up .venv: torch (1 of 3)"; \
 	: first and alone, another package must not pull in a different build of it; \
 	install --constraint requirements.lock "$$(grep '^torch==' requirements.lock)"; \
