@@ -92,8 +92,8 @@ def plain_attention(
 ) -> tuple[Tensor, None]:
     """Attention by its formula, all of it in the precision of its inputs; queries, keys, values [B, heads, T, width].
 
-    Autocast would bring mask and softmax to float32, which costs four times the time of a layer's attention (`benchmarks/attention.py`); the
-    fused kernel of a CPU is slower still, for its backward pass.
+    Autocast brings mask and softmax to float32 and back: transformers' eager form takes twice the time of this one, and the fused kernel of a
+    CPU, whose backward pass is slow, five times (`benchmarks/attention.py`).
     """
     scores = (query * scaling) @ key.transpose(2, 3)
     if mask is not None:
