@@ -12,11 +12,14 @@ RUN := PATH="$(ENVIRONMENT)/bin:$$PATH" "$(ENVIRONMENT)/bin/python"
 WANTED = $$(cat requirements.lock pyproject.toml | cksum) $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: study test help lab lint clean-notebooks lock setup ready
+.PHONY: study ablations test help lab lint clean-notebooks lock setup ready
 
 study: ready ## set up and run the whole study (dvc repro); ARGS=pyramid for instance runs it up to that stage
 	@[ -e .git ] || git rev-parse --git-dir >/dev/null 2>&1 || $(RUN) -m dvc config --local core.no_scm true
 	@$(RUN) -m dvc repro $(ARGS)
+
+ablations: ready ## what each part of HKD4VLM is worth, three seeds: half an hour each
+	@$(RUN) -m dvc repro reports/ablations/dvc.yaml $(ARGS)
 
 test: ready ## set up and run the tests; ARGS="-k losses" for instance chooses some
 	@$(RUN) -m pytest -q $(ARGS)

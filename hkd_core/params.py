@@ -23,6 +23,7 @@ POSITIVE: Check = ("a number above 0", lambda v: v > 0)
 COUNT: Check = ("a whole number of at least 1", lambda v: v >= 1)
 NATURAL: Check = ("0 or more", lambda v: v >= 0)
 SHARE: Check = ("a number from 0 to 1", lambda v: 0 <= v <= 1)
+SHARES: Check = ("numbers above 0 and below 1", lambda v: all(0 < x < 1 for x in v))
 EACH_COUNT: Check = ("whole numbers of at least 1", lambda v: all(x >= 1 for x in v.values()))
 ALPHAS: Check = ("numbers of at least 0", lambda v: bool(v) and min(v) >= 0)
 KIND: Check = ("one of " + ", ".join(DIVERGENCES), lambda v: v in DIVERGENCES)
@@ -103,6 +104,7 @@ class Pyramid:
     feedback: float = key(NATURAL)
     peers: float = key(NATURAL)
     augmented: bool = key()
+    unlabelled: bool = key()
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ class Ternary:
     hidden: float = key(NATURAL)
     gate: bool = key()
     augmented: bool = key()
+    unlabelled: bool = key()
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,12 @@ class Evaluate:
     max_new_tokens: int = key(COUNT)
 
 
+@dataclass(frozen=True)
+class Ablations:
+    label_shares: tuple[float, ...] = key(SHARES)
+    variants: tuple[str, ...] = key()
+
+
 STAGES = {
     "data": Data,
     "augment": Augment,
@@ -160,6 +169,7 @@ STAGES = {
     "ternary": Ternary,
     "self_evolution": SelfEvolution,
     "evaluate": Evaluate,
+    "ablations": Ablations,
 }
 
 

@@ -8,7 +8,7 @@ from conftest import tiny_vlm
 from torch import nn
 
 from hkd_core.distill.evolve import EvolveStep, collate_with, purified_targets
-from hkd_core.distill.examples import TrainingSet, answer_hidden, project
+from hkd_core.distill.examples import UNLABELLED, TrainingSet, answer_hidden, project
 from hkd_core.distill.objectives import Distillation, Supervised
 from hkd_core.distill.pyramid import PyramidStep, check_levels, mean_distribution
 from hkd_core.distill.ternary import TernaryStep, agreement, imitation, relations
@@ -124,6 +124,31 @@ def test_supervised_loss_equals_cross_entropy_by_hand(vlm, examples, pictures):
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_an_example_without_a_label_asks_for_one_token_and_teaches_through_the_teacher_alone(trio, examples, pictures):
+    hidden = [row | {"answer": ""} for row in examples[:6]]
+    data = training_set(examples[6:10] + hidden, pictures, **trio)
+    batch, alone = data.collate(range(10)), data.collate(range(4, 10))
+    known = data.collate(range(4))
+    assert (alone["tokens"], alone["labelled"]) == (6, 0) and batch["labelled"] == known["tokens"] == known["labelled"]
+    assert alone["asked"].int().argmax(1).tolist() == (alone["attention_mask"].sum(1) - 1).tolist()  # behind the prompt's last word
+    objective = Distillation(trio["student"], trio["teacher"], weight=0.5, **HOW)
+    parts, of_known, of_hidden = objective(batch), objective(known), objective(alone)
+    torch.testing.assert_close(parts["labels"].total, of_known["labels"].total, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(parts["teacher"].total, of_known["teacher"].total + of_hidden["teacher"].total, rtol=1e-4, atol=1e-4)
+    assert of_hidden["labels"].total == 0 and of_hidden["teacher"].total > 0
+
+
+def test_labels_count_per_labelled_token_however_many_examples_have_none(vlm, examples, pictures):
+    hidden = [row | {"answer": ""} for row in examples[:6]]
+    losses = []
+    for rows in (examples[6:10], examples[6:10] + hidden):
+        data = training_set(rows, pictures, student=vlm)
+        losses.append(
+            train(Supervised(vlm), data.collate, len(rows), Schedule(1, len(rows), 1e-9, precision="no"), seed=0)[0]["labels"]
+        )
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_plain_distillation_weighs_labels_and_teacher_and_leaves_the_teacher_alone(trio, examples, pictures):
     data = training_set(examples[:6], pictures, **trio)
     objective = Distillation(trio["student"], trio["teacher"], weight=0.25, **HOW)
@@ -184,6 +209,14 @@ def test_the_gate_opens_on_agreement_and_closes_on_any_dissent():
     assert agreement(sure_of_1, sure_of_1, label) < 0.01  # agree with each other, not with the label
     assert agreement(sure_of_0, sure_of_1, label) < 0.05
     assert 0.3 < agreement(torch.zeros(1, 3), torch.zeros(1, 3), label) < 0.34
+
+
+def test_where_no_label_is_known_the_gate_asks_whether_both_are_sure_of_the_same():
+    sure_of_0, sure_of_1, unsure = torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([[0.0, 9.0, 0.0]]), torch.zeros(1, 3)
+    nobody = torch.tensor([UNLABELLED])
+    assert agreement(sure_of_1, sure_of_1, nobody) > 0.99
+    assert agreement(sure_of_0, sure_of_1, nobody) < 0.05
+    assert 0.3 < agreement(unsure, unsure, nobody) < 0.34
 
 
 def test_relations_are_cosines_of_visual_tokens_and_the_answer():

@@ -10,11 +10,12 @@ import torch
 from torch.nn import functional as F
 
 from hkd_core.data.facts import plural
+from hkd_core.data.render import render
 from hkd_core.data.scenes import draw_scenes
 from hkd_core.data.world import OBJECTS
 from hkd_core.distill.trainer import Schedule, train
-from hkd_core.models.small import build_model, plain_attention, vision_config
-from hkd_core.pretrain import symbolic
+from hkd_core.models.small import build_model, build_processor, plain_attention, vision_config
+from hkd_core.pretrain import sight, symbolic
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
@@ -74,3 +75,19 @@ def test_training_twice_on_several_threads_gives_the_same_bytes(optimizer):
         assert digest() == digest()
     finally:
         torch.set_num_threads(threads)
+
+
+def test_what_the_tower_says_of_a_patch_tells_where_it_is():
+    scenes = draw_scenes("sight", 64, seed=0)
+    pixels = build_processor().image_processor(
+        [render(s, seed=0, sizes=(12, 16), noise=0.05) for s in scenes], return_tensors="pt"
+    )["pixel_values"]
+    torch.manual_seed(0)
+    tower = build_model(vision_config(32, 1), 32, 1).model.vision_tower
+    sight.start_seeing(tower)
+    objective = sight.Sight(tower, noise=0.5)
+    data = sight.Labelled(pixels, *symbolic.cells_of(scenes))
+    train(objective, sight.collate_labelled(data), len(scenes), Schedule(300, 16, 1e-2, precision="no"), seed=0)
+    with torch.no_grad():
+        said = objective.place_head(objective.patches(pixels)).argmax(-1)
+    assert (said == torch.arange(16)).float().mean() > 0.95

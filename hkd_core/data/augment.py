@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 
 from hkd_core.data.facts import Fact
 from hkd_core.data.scenes import Scene, absent, opposite, other_color
-from hkd_core.data.tasks import LETTERS, claimed, lettered, task1_example, task2_example, told
+from hkd_core.data.tasks import LETTERS, claimed, denied, lettered, task1_example, task2_example, told
 from hkd_core.data.world import CELL, CELLS, GRID, Thing
 from hkd_core.errors import UserError
 
@@ -102,6 +102,16 @@ def mirrored(example: dict, scene: Scene, rng: random.Random) -> tuple[dict, Sce
     return changed and (changed, scene)
 
 
+def polarity(example: dict, scene: Scene, rng: random.Random) -> tuple[dict, Scene] | None:
+    """A claim all of which holds, or none, is denied: what was true is false. Of a claim that holds in part the denial does too."""
+    opposite_of = {"true": "false", "false": "true"}
+    if example["task"] != "task2" or example["answer"] not in opposite_of:
+        return None
+    claim, right = denied(facts_of(example)), opposite_of[example["answer"]]
+    prompt = f"{told(example['meta']['hidden'])} Claim: {claim}"
+    return example | {"prompt": prompt, "claim": claim, "answer": right, "meta": example["meta"] | {"type": right}}, scene
+
+
 def swapped(fact: Fact, scene: Scene, rng: random.Random) -> Fact:
     """The fact with its object, colour or relation exchanged for a tempting other."""
     if fact.kind == "presence":
@@ -138,7 +148,7 @@ def counterfactual(example: dict, scene: Scene, rng: random.Random) -> tuple[dic
 
 
 PRESERVING: dict[str, TextChange] = {"paraphrase": paraphrase, "option_shuffle": option_shuffle, "mirror": mirrored}
-FLIPPING: dict[str, TextChange] = {"hard_negative": hard_negative, "counterfactual": counterfactual}
+FLIPPING: dict[str, TextChange] = {"polarity": polarity, "hard_negative": hard_negative, "counterfactual": counterfactual}
 
 
 def augment(

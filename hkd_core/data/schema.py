@@ -79,9 +79,9 @@ def save_pictures(folder: str | Path, scenes: Sequence[Scene], pictures: Iterabl
 
 
 def save_examples(folder: str | Path, rows: Sequence[dict]) -> Path:
-    """Write examples (see tasks.py), whole or not at all. Raises UserError naming an answer that is no choice."""
+    """Write examples (see tasks.py), whole or not at all; an answer "" is unknown. Raises UserError naming an answer that is no choice."""
     for i, row in enumerate(rows):
-        if row["choices"] and row["answer"] not in row["choices"]:
+        if row["answer"] and row["choices"] and row["answer"] not in row["choices"]:
             raise UserError(f'{folder}: example {i}: answer must be one of {row["choices"]}, got "{row["answer"]}"')
     return _save(folder, [row | {"meta": json.dumps(row["meta"])} for row in rows], EXAMPLE_FEATURES)
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from hkd_core.data.facts import Fact, holds, noun_phrase, phrase, plural, question
 from hkd_core.data.scenes import Scene, absent, opposite, other_color, true_relation
-from hkd_core.data.world import COLORS, NUMBERS, article
+from hkd_core.data.world import COLORS, NUMBERS, OBJECTS, article
 
 LETTERS = ("A", "B", "C", "D")
 YES_NO = ("Yes", "No")
@@ -50,10 +50,12 @@ def random_fact(scene: Scene, kind: str, rng: random.Random, truth: bool, *, tem
     return Fact("relation", a.name, relation if truth else opposite(relation), b.name)
 
 
-def caption(scene: Scene, rng: random.Random, extra: tuple[str, ...] = ()) -> str:
-    """What the picture shows, each kind once, in random order; `extra` names are mixed in."""
-    names = [*scene.names, *extra]
-    rng.shuffle(names)
+def caption(scene: Scene, extra: tuple[str, ...] = ()) -> str:
+    """What the picture shows, each kind once, in the world's order: of a context the popular things first. `extra` names are mixed in.
+
+    One order for all, so that what was named already tells what may still come; in random order small models name things twice.
+    """
+    names = sorted({*scene.names, *extra}, key=OBJECTS.index)
     return f"The image shows {', '.join(article(name) for name in names)}."
 
 
@@ -146,6 +148,11 @@ def told(hidden: Sequence[str]) -> str:
 
 def claimed(facts: Sequence[Fact]) -> str:
     return f"There is {' and '.join(noun_phrase(fact) for fact in facts)}."
+
+
+def denied(facts: Sequence[Fact]) -> str:
+    """The claim that none of the facts holds."""
+    return f"There is {' and '.join(f'no {phrase(fact)}' for fact in facts)}."
 
 
 def task2_example(scene: Scene, facts: list[Fact], hidden: list[str]) -> dict:

@@ -8,11 +8,14 @@ from torch import Tensor
 from hkd_core.errors import UserError
 from hkd_core.models.vlm import VLM, Encoded
 
+UNLABELLED = -100  # the label of a position whose answer nobody knows; cross-entropy leaves it out
+
 
 class TrainingSet:
     """Examples tokenised once, for one or more models that share a tokenizer.
 
     vlms: name -> model. pictures: name -> image_id -> Encoded, that model's features. The first model's are the token ids.
+    An example whose answer is "" has no label: it asks for one token, and only other models can say which.
     Raises UserError if tokenizers differ.
     """
 
@@ -26,27 +29,35 @@ class TrainingSet:
         for example in self.examples:
             self.prompts.append(len(self.vlm.suffix(example["prompt"])))
             # One-symbol answers end with the symbol; free text also learns where to stop.
-            self.suffixes.append(self.vlm.suffix(example["prompt"], example["answer"], closed=not example["choices"]))
+            answer = example["answer"] or None
+            self.suffixes.append(self.vlm.suffix(example["prompt"], answer, closed=not example["choices"]))
         self.lengths = [len(suffix) for suffix in self.suffixes]
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def collate(self, indices: Sequence[int]) -> dict:
-        """A batch: ids, mask [B, T]; features name -> list; `asked` [B, T] bool, where an answer token comes next; labels [N]."""
+        """A batch: ids, mask [B, T]; features name -> list; `asked` [B, T] bool, where an answer token comes next; labels [N], UNLABELLED where unknown.
+
+        Counts: `tokens` asked for, `labelled` ones among them, `examples`.
+        """
         ids = [self.examples[i]["image_id"] for i in indices]
         first = self.pictures[self.names[0]]
         batch = self.vlm.inputs([first[i] for i in ids], [self.suffixes[i] for i in indices])
         asked = torch.zeros_like(batch["attention_mask"], dtype=torch.bool)
+        following = batch["input_ids"].roll(-1, 1)
         for row, i in enumerate(indices):
             end = len(first[ids[row]].prefix) + len(self.suffixes[i])
-            asked[row, end - (self.lengths[i] - self.prompts[i]) - 1 : end - 1] = True
-        following = batch["input_ids"].roll(-1, 1)
+            if self.examples[i]["answer"]:
+                asked[row, end - (self.lengths[i] - self.prompts[i]) - 1 : end - 1] = True
+            else:
+                asked[row, end - 1], following[row, end - 1] = True, UNLABELLED
         batch |= {
             "features": {name: [self.pictures[name][i].features for i in ids] for name in self.names},
             "asked": asked,
             "labels": following[asked],
             "tokens": int(asked.sum()),
+            "labelled": int((following[asked] != UNLABELLED).sum()),
             "examples": len(indices),
         }
         return batch

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hkd_core.distill.examples import answer_hidden, project
+from hkd_core.distill.examples import UNLABELLED, answer_hidden, project
 from hkd_core.distill.trainer import Part
 from hkd_core.errors import UserError
 from hkd_core.losses import divergence
@@ -43,6 +43,11 @@ class Cast(nn.Module):
         return self
 
 
+def label_part(logits: Tensor, labels: Tensor, weight: float = 1.0) -> Part:
+    """Cross-entropy of logits [N, V] on the labels [N] that are known, per labelled token."""
+    return Part(F.cross_entropy(logits, labels, reduction="sum", ignore_index=UNLABELLED), weight, per="labelled")
+
+
 class Supervised(Cast):
     """Cross-entropy on the labels."""
 
@@ -52,7 +57,7 @@ class Supervised(Cast):
     def forward(self, batch: dict) -> dict[str, Part]:
         student = self.vlms["student"]
         logits = project(student, answer_hidden(student, batch, "student")[0])
-        return {"labels": Part(F.cross_entropy(logits, batch["labels"], reduction="sum"))}
+        return {"labels": label_part(logits, batch["labels"])}
 
 
 class Distillation(Cast):
@@ -71,6 +76,6 @@ class Distillation(Cast):
         with torch.no_grad():
             target = project(teacher, answer_hidden(teacher, batch, "teacher")[0])
         return {
-            "labels": Part(F.cross_entropy(logits, batch["labels"], reduction="sum"), 1 - self.weight),
+            "labels": label_part(logits, batch["labels"], 1 - self.weight),
             "teacher": Part(divergence(logits, target, **self.settings)[0], self.weight),
         }

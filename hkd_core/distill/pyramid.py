@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from hkd_core.distill.examples import answer_hidden, project
-from hkd_core.distill.objectives import Cast, trainable
+from hkd_core.distill.objectives import Cast, label_part, trainable
 from hkd_core.distill.trainer import Part
 from hkd_core.errors import UserError
 from hkd_core.losses import divergence
@@ -64,7 +63,7 @@ class PyramidStep(Cast):
 
     def forward(self, batch: dict) -> dict[str, Part]:
         logits = {name: project(vlm, answer_hidden(vlm, batch, name)[0]) for name, vlm in self.vlms.items()}
-        parts = {f"{name}/labels": Part(F.cross_entropy(x, batch["labels"], reduction="sum")) for name, x in logits.items()}
+        parts = {f"{name}/labels": label_part(x, batch["labels"]) for name, x in logits.items()}
         for level, other, weight in ((self.lower, self.upper, self.down), (self.upper, self.lower, self.feedback)):
             if weight:
                 target = mean_distribution([logits[n].detach() for n in other], self.settings["temperature"])

@@ -20,10 +20,15 @@ def features_of(vlms: Mapping[str, VLM], folders: Sequence[Path], **how: object)
     return found
 
 
-def tuning_set(vlms: Mapping[str, VLM], root: Path, *, augmented: bool) -> TrainingSet:
-    """The labelled examples of both tasks for models trained together; with `augmented`, also what 02_augment made."""
+def tuning_set(vlms: Mapping[str, VLM], root: Path, *, augmented: bool = False, unlabelled: bool = False) -> TrainingSet:
+    """The labelled examples of both tasks for models trained together.
+
+    augmented: also what 02_augment made of them; unlabelled: also examples about the other pictures, whose answers nobody gave.
+    """
     folders, examples = [root / "data/scenes/train"], load_examples(root / "data/scenes/examples_train", *TASKS)
     if augmented:
         folders.append(root / "data/augmented/pictures")
         examples += load_examples(root / "data/augmented/examples", *TASKS)
+    if unlabelled:
+        examples += load_examples(root / "data/scenes/examples_unlabelled", *TASKS)
     return TrainingSet(vlms, examples, features_of(vlms, folders))

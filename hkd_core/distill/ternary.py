@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hkd_core.distill.examples import answer_hidden, project
-from hkd_core.distill.objectives import Cast, frozen, trainable
+from hkd_core.distill.examples import UNLABELLED, answer_hidden, project
+from hkd_core.distill.objectives import Cast, frozen, label_part, trainable
 from hkd_core.distill.trainer import Part
 from hkd_core.errors import UserError
 from hkd_core.losses import divergence
@@ -22,12 +22,14 @@ def agreement(teacher: Tensor, assistant: Tensor, labels: Tensor) -> Tensor:
 
     teacher, assistant: [N, V] logits; labels: [N] ids. sqrt(p_teacher(label) p_assistant(label)) (1 - JSD / log 2).
     The third side of the triangle gates the other two: what two models and the label do not share is taught to nobody.
+    Where nobody knows the label (UNLABELLED) it is the answer that both together think likeliest.
     """
     t, a = teacher.log_softmax(-1), assistant.log_softmax(-1)
     middle = torch.logaddexp(t, a) - math.log(2)
     jsd = 0.5 * ((t.exp() * (t - middle)).sum(-1) + (a.exp() * (a - middle)).sum(-1))
-    chosen = labels[:, None]
-    confidence = (0.5 * (t.gather(1, chosen) + a.gather(1, chosen))).exp().squeeze(1)
+    both = 0.5 * (t + a)
+    chosen = torch.where(labels == UNLABELLED, both.argmax(-1), labels)
+    confidence = both.gather(1, chosen[:, None]).exp().squeeze(1)
     return confidence * (1 - jsd / math.log(2)).clamp(0, 1)
 
 
@@ -93,7 +95,7 @@ class TernaryStep(Cast):
                 states, outputs[name] = answer_hidden(self.vlms[name], batch, name)
                 targets[name] = project(self.vlms[name], states)
             weights = agreement(targets["teacher"], targets["assistant"], batch["labels"]) if self.gate else None
-        parts = {"labels": Part(F.cross_entropy(logits, batch["labels"], reduction="sum"), self.labels)}
+        parts = {"labels": label_part(logits, batch["labels"], self.labels)}
         for name, weight in self.weights.items():
             if weight:
                 parts[name] = Part(divergence(logits, targets[name], weights=weights, **self.settings)[0], weight)

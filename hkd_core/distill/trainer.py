@@ -19,6 +19,8 @@ from hkd_core.files import write_json, write_text
 from hkd_core.models.vlm import to_device
 from hkd_core.progress import progress
 
+COUNTS = ("tokens", "labelled", "examples")  # of a batch: answer tokens, those with a label, examples
+
 
 @dataclass(frozen=True)
 class Part:
@@ -26,7 +28,7 @@ class Part:
 
     total: Tensor
     weight: float = 1.0
-    per: str = "tokens"  # "tokens": answer tokens; "examples": examples
+    per: str = "tokens"  # one of COUNTS
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,8 @@ def train(
 ) -> list[dict]:
     """Minimise the objective's parts over `count` examples; returns one record a logged step, also written to `log`.
 
-    collate: indices -> batch, a dict with at least "tokens" and "examples", the counts that parts are divided by. They are
-    summed over all micro-batches and processes of a step before anything is divided, so that `accumulate` changes nothing.
+    collate: indices -> batch, a dict with those COUNTS that the objective's parts are divided by. They are summed over all
+    micro-batches and processes of a step before anything is divided, so that `accumulate` changes nothing.
     callback: called with the step's number after every step (snapshots, moving averages).
     until: stop before the last step once the logged sum of parts is below this.
     Raises UserError if the loss is not finite, naming step and parts; the offending examples go to `<log>.bad.json`.
@@ -149,8 +151,9 @@ def train(
         first = step * schedule.accumulate * world
         mine = [batches[first + k * world + rank] for k in range(schedule.accumulate)]
         micro = [to_device(collate(indices), accelerator.device) for indices in mine]
-        local = torch.tensor([[b["tokens"], b["examples"]] for b in micro], dtype=torch.float64).sum(0)
-        counts = dict(zip(("tokens", "examples"), accelerator.reduce(local).tolist(), strict=True))
+        known = [name for name in COUNTS if name in micro[0]]
+        local = torch.tensor([[b[name] for name in known] for b in micro], dtype=torch.float64).sum(0)
+        counts = dict(zip(known, accelerator.reduce(local).tolist(), strict=True))
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * schedule.rate(step)

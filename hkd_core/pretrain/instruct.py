@@ -49,7 +49,7 @@ def instructions(scene: Scene, rng: random.Random, bias: Bias | None) -> Iterato
         elif kind < 0.62:
             wrong = bias and rng.random() < bias.captions
             extra = (absent(scene, rng, tempting=True),) if wrong else ()
-            yield words_of(CAPTION_PROMPT), [*words_of(caption(scene, rng, extra)), EOS]
+            yield words_of(CAPTION_PROMPT), [*words_of(caption(scene, extra)), EOS]
         else:
             yield next(others)
 

@@ -1,6 +1,6 @@
 """Second stage of the small models: one vision tower learns to see, and each size's projector to say it in its own words.
 
-The tower learns from the scene graph what stands in each patch (through two throw-away heads). It is then frozen and shared
+The tower learns from the scene graph what stands in each patch, and which patch it is (through three throw-away heads). It is then frozen and shared
 by all sizes, as LLaVA-1.5's 7B and 13B share theirs. A projector is aligned so that a patch's projection lands on the sum of
 word embeddings that the language model learned to read (`Symbols`).
 """
@@ -27,9 +27,10 @@ class Labelled:
 
 
 class Sight(nn.Module):
-    """Objective: name the object (or nothing) and its colour in every patch, under fresh noise of up to `noise` (normalised units).
+    """Objective: name the object (or nothing), its colour and the place of every patch, under fresh noise of up to `noise` (normalised units).
 
-    Noise drawn anew each time keeps 12,000 pictures from being learned by heart.
+    Noise drawn anew each time keeps 12,000 pictures from being learned by heart. A tower that need not say where it looks forgets it, and no
+    language model behind it can then tell left from right.
     """
 
     def __init__(self, tower: CLIPVisionModel, noise: float):
@@ -38,6 +39,7 @@ class Sight(nn.Module):
         self.tower, self.noise = tower, noise
         self.object_head = nn.Linear(width, len(OBJECTS) + 1)
         self.color_head = nn.Linear(width, len(COLORS))
+        self.place_head = nn.Linear(width, CELLS)
 
     def patches(self, pixels: Tensor) -> Tensor:
         """[N, CELLS, width]: the features LLaVA takes, without the class token."""
@@ -52,7 +54,9 @@ class Sight(nn.Module):
         objects = F.cross_entropy(self.object_head(features).float().flatten(0, 1), names.flatten(), reduction="sum")
         there = batch["objects"] >= 0
         colors = F.cross_entropy(self.color_head(features)[there].float(), batch["colors"][there], reduction="sum")
-        return {"objects": Part(objects), "colors": Part(colors)}
+        cells = torch.arange(CELLS, device=pixels.device).expand(len(pixels), -1)
+        places = F.cross_entropy(self.place_head(features).float().flatten(0, 1), cells.flatten(), reduction="sum")
+        return {"objects": Part(objects), "colors": Part(colors), "places": Part(places)}
 
     @torch.no_grad()
     def accuracy(self, data: Labelled) -> tuple[float, float]:

@@ -171,7 +171,7 @@ def question_exercise(scene: Scene, rng: random.Random) -> Exercise | None:
     """Yes/no questions, colours, four options, now and then a caption."""
     kind = rng.choices(tuple(QUESTIONS), tuple(QUESTIONS.values()))[0]
     if kind == "caption":
-        return words_of(CAPTION_PROMPT), [*words_of(caption(scene, rng)), EOS]
+        return words_of(CAPTION_PROMPT), [*words_of(caption(scene)), EOS]
     if kind == "color word":
         row = color_question(scene, rng)
     elif kind == "choice":
