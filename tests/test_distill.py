@@ -182,6 +182,14 @@ def test_every_pyramid_part_equals_the_formula_and_teaches_only_its_own_model(tr
     assert all(p.grad is None or not p.grad.any() for p in trio["teacher"].model.parameters())
 
 
+def test_where_there_is_no_label_the_lower_level_is_taught_and_the_upper_hears_nothing_from_it(trio, examples, pictures):
+    data = training_set([row | {"answer": ""} for row in examples[:6]], pictures, **trio)
+    step = PyramidStep({"teacher": trio["teacher"]}, {"student": trio["student"]}, down=1.0, feedback=0.5, peers=0.0, **HOW)
+    parts = step(data.collate(range(6)))
+    assert parts["student/level"].total > 0
+    assert parts["teacher/level"].total == parts["teacher/labels"].total == parts["student/labels"].total == 0
+
+
 def test_the_mean_of_a_level_is_the_mean_of_its_probabilities():
     a, b = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
     mean = (mean_distribution([a, b], 2.0) / 2).softmax(-1)

@@ -224,3 +224,11 @@ def test_the_token_audit_finds_what_lies_outside_yes_and_no(vlm):
     audit = suite.token_audit(vlm, logits)
     outside = (logits.shape[1] - 2) / logits.shape[1]
     assert (audit["yes_token"], audit["no_token"]) == ("Yes", "No") and audit["outside_mean"] == pytest.approx(outside / 2)
+
+
+def test_mapping_shift_that_harms_on_validation_is_said_and_noise_is_not(recwarn):
+    suite.warn_if_worse("a", plain=[True] * 5 + [False] * 5, shifted=[True] * 3 + [False] * 7)  # 2 broken: noise
+    suite.warn_if_worse("b", plain=[False] * 9, shifted=[True] * 9)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="tiny, task1: mapping shift answers worse .* 0 fixed, 9 broken"):
+        suite.warn_if_worse("tiny, task1", plain=[True] * 9, shifted=[False] * 9)

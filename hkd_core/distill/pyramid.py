@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from hkd_core.distill.examples import answer_hidden, project
+from hkd_core.distill.examples import UNLABELLED, answer_hidden, project
 from hkd_core.distill.objectives import Cast, label_part, trainable
 from hkd_core.distill.trainer import Part
 from hkd_core.errors import UserError
@@ -40,8 +40,9 @@ class PyramidStep(Cast):
     """Two neighbouring levels trained together, on labels and on each other.
 
     Every model minimises cross-entropy; a lower one also the divergence from the upper level's current, detached mean
-    distribution (weight `down`), an upper one a little from the lower level's (`feedback`), and peers of one level from each
-    other's (`peers`, deep mutual learning, arXiv 1706.00384). T² is kept.
+    distribution (weight `down`), an upper one a little from the lower level's (`feedback`, only where a label corrects it: else
+    the weaker would be all that the stronger hears), and peers of one level from each other's (`peers`, deep mutual learning,
+    arXiv 1706.00384). T² is kept.
     """
 
     def __init__(
@@ -64,11 +65,16 @@ class PyramidStep(Cast):
     def forward(self, batch: dict) -> dict[str, Part]:
         logits = {name: project(vlm, answer_hidden(vlm, batch, name)[0]) for name, vlm in self.vlms.items()}
         parts = {f"{name}/labels": label_part(x, batch["labels"]) for name, x in logits.items()}
-        for level, other, weight in ((self.lower, self.upper, self.down), (self.upper, self.lower, self.feedback)):
+        known = batch["labels"] != UNLABELLED
+        for level, other, weight, mask in (
+            (self.lower, self.upper, self.down, None),
+            (self.upper, self.lower, self.feedback, known),
+        ):
             if weight:
                 target = mean_distribution([logits[n].detach() for n in other], self.settings["temperature"])
+                per = "tokens" if mask is None else "labelled"
                 for name in level:
-                    parts[f"{name}/level"] = Part(divergence(logits[name], target, **self.settings)[0], weight)
+                    parts[f"{name}/level"] = Part(divergence(logits[name], target, mask=mask, **self.settings)[0], weight, per)
             if self.peers and len(level) > 1:
                 for name in level:
                     totals = [divergence(logits[name], logits[p], **self.settings)[0] for p in level if p != name]

@@ -1,5 +1,6 @@
 """Every benchmark for one model: its answers under each decoding. `tables.py` makes rows of them."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -140,19 +141,35 @@ def task_answers(vlm: VLM, val: Split, test: Split, decodings: Sequence[str]) ->
         averaged = {name: shifted_scores(vlm, split, split.of(task)) for name, split in (("val", val), ("test", test))}
         held = val.of(task)
         right = [row["choices"].index(row["answer"]) for row in held]
-        prior = fit_prior(averaged["val"], [content_kinds(row) for row in held], right)
-        for row, scores in zip(rows, averaged["test"], strict=True):
+        kinds = [content_kinds(row) for row in held]
+        prior = fit_prior([mean for _, mean in averaged["val"]], kinds, right)
+        plain_right = [int(np.argmax(plain)) == r for (plain, _), r in zip(averaged["val"], right, strict=True)]
+        told = [int(np.argmax(prior.remove(mean, kind))) for (_, mean), kind in zip(averaged["val"], kinds, strict=True)]
+        warn_if_worse(f"{vlm.name}, {task}", plain_right, [t == r for t, r in zip(told, right, strict=True)])
+        for row, (_, scores) in zip(rows, averaged["test"], strict=True):
             best = int(np.argmax(prior.remove(scores, content_kinds(row))))
             found.append(record(row, "msi", row["choices"][best]))
     return found
 
 
-def shifted_scores(vlm: VLM, split: Split, rows: Sequence[dict]) -> list[np.ndarray]:
-    """Averaged log-probabilities over all shifted mappings, every variant of every example in one batched pass."""
+def warn_if_worse(name: str, plain: Sequence[bool], shifted: Sequence[bool]) -> None:
+    """Warns where mapping shift gets fewer validation examples right than plain answering, by more than noise (exact McNemar, 5 %)."""
+    test = stats.mcnemar(shifted, plain)
+    if test["fixed"] < test["broken"] and test["p"] < 0.05:
+        warnings.warn(
+            f"{name}: mapping shift answers worse than plain answering on validation: {test['fixed']} fixed, "
+            f"{test['broken']} broken, p {test['p']:.2g}",
+            stacklevel=2,
+        )
+
+
+def shifted_scores(vlm: VLM, split: Split, rows: Sequence[dict]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(plain, averaged over all shifted mappings) log-probabilities, every variant of every example in one batched pass."""
     variants = [shifted(row) for row in rows]
     flat = [variant for several in variants for variant, _ in several]
     scores = iter(score_choices(vlm, flat, pictures=split.pictures(flat), progress=True))
-    return [average(several, [next(scores) for _ in several]) for several in variants]
+    found = [(several, [next(scores) for _ in several]) for several in variants]
+    return [(np.asarray(of_each[0]), average(several, of_each)) for several, of_each in found]
 
 
 def caption_answers(
