@@ -21,10 +21,10 @@ from hkd_core.models.vlm import Encoded
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--widths", type=int, nargs=2, default=(768, 384), metavar=("TEACHER", "STUDENT"))
-    parser.add_argument("--layers", type=int, nargs=2, default=(8, 4), metavar=("TEACHER", "STUDENT"))
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--widths", type=int, nargs=2, default=(512, 256), metavar=("TEACHER", "STUDENT"))
+    parser.add_argument("--layers", type=int, nargs=2, default=(6, 3), metavar=("TEACHER", "STUDENT"))
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--turns", type=int, default=7)
     args = parser.parse_args()
     torch.manual_seed(0)
     pair = zip(("teacher", "student"), args.widths, args.layers, strict=True)
