@@ -1,7 +1,8 @@
 """Scene graphs of the built-in world: drawn from a seed, kept with every picture, the judge of every answer."""
 
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 
 from hkd_core.data.world import CELLS, COLORS, CONTEXTS, OBJECTS, OPPOSITE, RELATIONS, Thing, popularity, related
 
@@ -16,10 +17,10 @@ class Scene:
     context: str
     things: tuple[Thing, ...]
 
-    @property
-    def names(self) -> list[str]:
+    @cached_property
+    def names(self) -> tuple[str, ...]:
         """Names present, each once, in the order of cells."""
-        return list(dict.fromkeys(thing.name for thing in self.things))
+        return tuple(dict.fromkeys(thing.name for thing in self.things))
 
     def count(self, name: str) -> int:
         return sum(thing.name == name for thing in self.things)
@@ -31,10 +32,10 @@ class Scene:
                 return thing.color
         raise KeyError(name)
 
-    @property
-    def singles(self) -> list[Thing]:
+    @cached_property
+    def singles(self) -> tuple[Thing, ...]:
         """Things whose name occurs once, so that "the dog" is one dog."""
-        return [thing for thing in self.things if self.count(thing.name) == 1]
+        return tuple(thing for thing in self.things if self.count(thing.name) == 1)
 
     def single(self, name: str) -> Thing:
         """The one thing of that name; KeyError if there is not exactly one."""
@@ -45,7 +46,7 @@ class Scene:
 
     def to_graph(self) -> dict:
         """Plain values for storage; `from_graph` is the inverse."""
-        return {"context": self.context, "things": [asdict(thing) for thing in self.things]}
+        return {"context": self.context, "things": [dict(vars(thing)) for thing in self.things]}
 
     @staticmethod
     def from_graph(image_id: str, graph: dict) -> "Scene":

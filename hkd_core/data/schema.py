@@ -71,7 +71,7 @@ def save_pictures(folder: str | Path, scenes: Sequence[Scene], pictures: Iterabl
             yield {
                 "image_id": scene.image_id,
                 "image": PILImage.fromarray(picture),
-                "objects": scene.names,
+                "objects": list(scene.names),
                 "graph": graph,
             }
 

@@ -5,7 +5,6 @@ Every example keeps the facts it was made of in `meta`, so that its label can be
 
 import random
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 
 from hkd_core.data.facts import Fact, holds, noun_phrase, phrase, plural, question
 from hkd_core.data.scenes import Scene, absent, opposite, other_color, true_relation
@@ -21,14 +20,14 @@ CAPTION_PROMPT = "Describe the image."
 def example(scene: Scene, task: str, prompt: str, answer: str, choices: tuple[str, ...] = (), **more: object) -> dict:
     """One row of the shared schema (see schema.py), without its picture."""
     row = {"image_id": scene.image_id, "task": task, "prompt": prompt, "choices": list(choices), "answer": answer}
-    row |= {"caption": "", "context": "", "claim": "", "objects": scene.names, "meta": {}}
+    row |= {"caption": "", "context": "", "claim": "", "objects": list(scene.names), "meta": {}}
     return row | more
 
 
 def yes_no(scene: Scene, fact: Fact, form: int = 0, *, negated: bool = False, task: str = "question") -> dict:
     """A yes/no question whose right answer the scene graph gives."""
     right = bool(holds(fact, scene)) != negated
-    meta = {"kind": fact.kind, "facts": [asdict(fact)], "negated": negated}
+    meta = {"kind": fact.kind, "facts": [dict(vars(fact))], "negated": negated}
     return example(scene, task, question(fact, form, negated=negated), YES_NO[0 if right else 1], YES_NO, meta=meta)
 
 
@@ -99,7 +98,7 @@ def task1_example(scene: Scene, facts: dict[str, Fact], rng: random.Random) -> d
     rng.shuffle(options)
     meta = {
         "type": wrong[0] if wrong else "none",
-        "facts": {k: asdict(f) for k, f in facts.items()},
+        "facts": {k: dict(vars(f)) for k, f in facts.items()},
         "options": options,
     }
     prompt = f"{text} Which phrase is wrong? {lettered(options)}"
@@ -158,7 +157,7 @@ def denied(facts: Sequence[Fact]) -> str:
 def task2_example(scene: Scene, facts: list[Fact], hidden: list[str]) -> dict:
     """The factuality item for a claim made of `facts`, its label read off scene graph and context."""
     context, claim, right = told(hidden), claimed(facts), verdict(facts, scene, hidden)
-    meta = {"type": right, "facts": [asdict(fact) for fact in facts], "hidden": hidden}
+    meta = {"type": right, "facts": [dict(vars(fact)) for fact in facts], "hidden": hidden}
     prompt = f"{context} Claim: {claim}"
     return example(scene, "task2", prompt, right, VERDICTS, context=context, claim=claim, meta=meta)
 
