@@ -35,9 +35,8 @@ class Part:
 class Schedule:
     """How long and how fast. learning_rate: the peak, after `warmup` (share of the steps) and before `decay` (share) to 0.
 
-    optimizer: "adamw", or "muon" (arXiv 2502.16982) for the matrices of attention and AdamW for the rest, which learns the small
-    models' look-up circuits in about two thirds of the steps; the matrices' rate is then `matrix_rate` times higher. Muon for
-    the other matrices learns no faster and costs more.
+    optimizer: "adamw", or "muon" for the matrices of the layers (arXiv 2502.16982) and AdamW for the rest, which learns the
+    small models' look-up circuits in about two thirds of the steps; the matrices' rate is then `matrix_rate` times higher.
     """
 
     steps: int
@@ -50,7 +49,7 @@ class Schedule:
     clip: float = 1.0
     precision: str = "auto"
     optimizer: str = "adamw"
-    matrix_rate: float = 4.5
+    matrix_rate: float = 3.0
 
     def rate(self, step: int) -> float:
         """The learning rate of a step (counted from 0) over the peak."""
@@ -74,7 +73,7 @@ def make_optimizers(objective: nn.Module, schedule: Schedule) -> list[torch.opti
     if schedule.optimizer not in ("adamw", "muon"):
         raise UserError(f'optimizer: expected "adamw" or "muon", got "{schedule.optimizer}"')
     named = [(name, p) for name, p in objective.named_parameters() if p.requires_grad]
-    by_muon = [p for name, p in named if schedule.optimizer == "muon" and p.ndim == 2 and "attn." in name]
+    by_muon = [p for name, p in named if schedule.optimizer == "muon" and p.ndim == 2 and "layers." in name]
     chosen = {id(p) for p in by_muon}
     rest = [p for _, p in named if id(p) not in chosen]
     rate, decay = schedule.learning_rate, schedule.weight_decay
