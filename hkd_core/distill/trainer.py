@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from hkd_core.distill.muon import Muon
 from hkd_core.errors import UserError
 from hkd_core.files import write_json, write_text
 from hkd_core.models.vlm import to_device
@@ -84,9 +85,7 @@ def make_optimizers(objective: nn.Module, schedule: Schedule) -> list[torch.opti
     found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)]
     if by_muon:
         peak = rate * schedule.matrix_rate
-        groups = [{"params": by_muon, "peak": peak}]
-        settings = {"lr": peak, "weight_decay": decay, "adjust_lr_fn": "match_rms_adamw"}
-        found.append(torch.optim.Muon(groups, **settings))
+        found.append(Muon([{"params": by_muon, "peak": peak}], lr=peak, weight_decay=decay))
     return found
 
 
