@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from hkd_core.models.small import plain_attention
+from hkd_core.models.attention import plain_attention
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from hkd_core.data.render import render
 from hkd_core.data.scenes import draw_scenes
 from hkd_core.data.world import OBJECTS
 from hkd_core.distill.trainer import Schedule, train
-from hkd_core.models.small import build_model, build_processor, plain_attention, vision_config
+from hkd_core.models.attention import plain_attention
+from hkd_core.models.small import build_model, build_processor, vision_config
 from hkd_core.pretrain import sight, symbolic
 
 
@@ -30,6 +31,24 @@ def test_plain_attention_is_attention_also_under_autocast_and_with_rows_of_paddi
     expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), attn_mask=seen, scale=0.25).float()
     some = seen.any(-1)[:, :, :, None].expand_as(found)
     torch.testing.assert_close(found[some], expected[some], rtol=tolerance, atol=tolerance)
+
+
+def test_gradients_of_plain_attention_also_where_queries_share_keys():
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, heads, 9, 16, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2))
+    mask = torch.zeros(2, 1, 9, 9, dtype=torch.float64).masked_fill(~torch.ones(9, 9, dtype=torch.bool).tril(), -1e30)
+
+    def reference(q, k, v):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.25, enable_gqa=True).transpose(1, 2)
+
+    def ours(q, k, v):
+        return plain_attention(torch.nn.Module(), q, k, v, mask, 0.25)[0]
+
+    weight = torch.randn(2, 9, 4, 16, dtype=torch.float64)
+    for one, other in zip(
+        *(torch.autograd.grad((way(q, k, v) * weight).sum(), (q, k, v)) for way in (ours, reference)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("lesson", [symbolic.rapid, symbolic.spoken])

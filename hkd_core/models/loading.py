@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from hkd_core.errors import UserError
+from hkd_core.models import attention
 from hkd_core.models.adapter import CONFIG_NAME, HallucinationEliminationAdapter
 from hkd_core.models.vlm import VLM
 
@@ -26,13 +27,20 @@ def load_vlm(path_or_hub_id: str | Path, adapter: str | Path | None = None, devi
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        # On a CPU plain attention trains the small models three times as fast as the fused kernel.
-        attention = "eager" if device == "cpu" else "sdpa"
-        model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype, attn_implementation=attention)
+        kind = "eager" if device == "cpu" else "sdpa"  # on a CPU the fused kernel trains slowly
+        model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype, attn_implementation=kind)
         processor = AutoProcessor.from_pretrained(where)
     except (OSError, ValueError, KeyError, ImportError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"{where}: cannot be loaded as a vision-language model: {first}") from error
+    text = model.config.get_text_config()
+    if (
+        device == "cpu"
+        and isinstance(model, LlavaForConditionalGeneration)
+        and text.model_type == "llama"
+        and not text.attention_dropout
+    ):
+        model.set_attn_implementation(attention.PLAIN)
     vlm = VLM(model.to(device).eval(), processor, name=where)
     if adapter is not None:
         if (Path(adapter) / CONFIG_NAME).is_file():

@@ -1,11 +1,7 @@
 """The laptop's vision-language models: real LLaVA classes, only small, with a real processor."""
 
-import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import Tensor, nn
 from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -13,11 +9,11 @@ from transformers import (
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
-from transformers.masking_utils import eager_mask
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from hkd_core.data.language import BOS, EOS, IMAGE, PAD, UNKNOWN, vocabulary
 from hkd_core.data.world import CELL, SIDE
+from hkd_core.models.attention import PLAIN
 
 # The prompt stands right after the picture and the answer right after the prompt, as in LLaVA's templates.
 CHAT_TEMPLATE = (
@@ -87,29 +83,8 @@ def text_config(width: int, layers: int, tokens: int) -> LlamaConfig:
     )
 
 
-def plain_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, **_: object
-) -> tuple[Tensor, None]:
-    """Attention by its formula, all of it in the precision of its inputs; queries, keys, values [B, heads, T, width].
-
-    Autocast brings mask and softmax to float32 and back: transformers' eager form takes twice the time of this one, and the fused kernel of a
-    CPU, whose backward pass is slow, five times (`benchmarks/attention.py`).
-    """
-    scores = (query * scaling) @ key.transpose(2, 3)
-    if mask is not None:
-        lowest = torch.finfo(scores.dtype).min  # where float32's would become -inf, and a row of padding NaN
-        scores = scores + mask[..., : key.shape[2]].clamp(min=lowest).to(scores.dtype)
-    with torch.autocast(scores.device.type, enabled=False):
-        weights = scores.softmax(-1)
-    return (weights @ value).transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register("plain", plain_attention)
-AttentionMaskInterface.register("plain", eager_mask)
-
-
 def build_model(vision: CLIPVisionConfig, width: int, layers: int) -> LlavaForConditionalGeneration:
-    """An untrained model around a vision tower of that shape; see `plain_attention`."""
+    """An untrained model around a vision tower of that shape; its attention is that of attention.py."""
     words = vocabulary()
     config = LlavaConfig(
         vision_config=vision,
@@ -121,5 +96,5 @@ def build_model(vision: CLIPVisionConfig, width: int, layers: int) -> LlavaForCo
         tie_word_embeddings=True,
     )
     model = LlavaForConditionalGeneration(config)
-    model.set_attn_implementation("plain")
+    model.set_attn_implementation(PLAIN)
     return model
