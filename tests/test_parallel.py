@@ -1,0 +1,43 @@
+"""Jobs side by side, in processes."""
+
+import os
+from functools import partial
+
+import pytest
+import torch
+
+from hkd_core.errors import UserError
+from hkd_core.parallel import side_by_side
+
+
+@pytest.fixture(params=[1, 2], autouse=True)
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_results_come_in_the_order_of_the_jobs_and_threads_are_shared(threads):
+    def job(k):
+        return k, torch.get_num_threads(), os.getpid()
+
+    found = side_by_side([partial(job, k) for k in range(4)])
+    assert [k for k, *_ in found] == [0, 1, 2, 3]
+    assert {count for _, count, _ in found} == {1}
+    assert (os.getpid() in {process for *_, process in found}) == (threads == 1)
+
+
+def test_what_a_job_raises_is_raised_here():
+    def job():
+        raise UserError("no such picture")
+
+    with pytest.raises(UserError, match="no such picture"):
+        side_by_side([job, job])
+
+
+def test_a_killed_process_is_reported_in_a_line(threads):
+    if threads == 1:
+        pytest.skip("with one thread there is no other process")
+    with pytest.raises(UserError, match="killed, most likely for want of memory"):
+        side_by_side([partial(os._exit, 1)] * 2)
