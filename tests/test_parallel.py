@@ -10,14 +10,15 @@ from hkd_core.errors import UserError
 from hkd_core.parallel import side_by_side
 
 
-@pytest.fixture(params=[1, 2], autouse=True)
+@pytest.fixture
 def threads(request):
     before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
+    torch.set_num_threads(getattr(request, "param", 2))
+    yield torch.get_num_threads()
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
 def test_results_come_in_the_order_of_the_jobs_and_threads_are_shared(threads):
     def job(k):
         return k, torch.get_num_threads(), os.getpid()
@@ -28,7 +29,7 @@ def test_results_come_in_the_order_of_the_jobs_and_threads_are_shared(threads):
     assert (os.getpid() in {process for *_, process in found}) == (threads == 1)
 
 
-def test_what_a_job_raises_is_raised_here():
+def test_what_a_job_raises_is_raised_here(threads):
     def job():
         raise UserError("no such picture")
 
@@ -37,7 +38,5 @@ def test_what_a_job_raises_is_raised_here():
 
 
 def test_a_killed_process_is_reported_in_a_line(threads):
-    if threads == 1:
-        pytest.skip("with one thread there is no other process")
     with pytest.raises(UserError, match="killed, most likely for want of memory"):
         side_by_side([partial(os._exit, 1)] * 2)

@@ -1,21 +1,23 @@
 """From stored pictures and examples to training sets: the few lines that every tuning notebook begins with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from hkd_core.data.schema import load_examples, load_pictures
+from hkd_core.data.schema import Pictures, load_examples, load_pictures
 from hkd_core.distill.examples import TrainingSet
 from hkd_core.models.vlm import VLM, Encoded, encode_all
 
 TASKS = ("task1", "task2")
 
 
-def features_of(vlms: Mapping[str, VLM], folders: Sequence[Path], **how: object) -> dict[str, dict[str, Encoded]]:
-    """model name -> image_id -> features, of every picture in the folders; `how` goes to `encode_all`."""
+def features_of(vlms: Mapping[str, VLM], folders: Sequence[Path], wanted: Collection[str]) -> dict[str, dict[str, Encoded]]:
+    """model name -> image_id -> features, of the `wanted` pictures in the folders."""
     found: dict[str, dict[str, Encoded]] = {name: {} for name in vlms}
     for folder in folders:
         pictures = load_pictures(folder)
-        for name, encoded in encode_all(vlms, pictures, show=True, **how).items():
+        some = pictures.table.select([i for i, image_id in enumerate(pictures.ids) if image_id in wanted])
+        pictures = Pictures(some, pictures.where)
+        for name, encoded in encode_all(vlms, pictures, show=True).items():
             found[name] |= dict(zip(pictures.ids, encoded, strict=True))
     return found
 
@@ -31,4 +33,4 @@ def tuning_set(vlms: Mapping[str, VLM], root: Path, *, augmented: bool = False, 
         examples += load_examples(root / "data/augmented/examples", *TASKS)
     if unlabelled:
         examples += load_examples(root / "data/scenes/examples_unlabelled", *TASKS)
-    return TrainingSet(vlms, examples, features_of(vlms, folders))
+    return TrainingSet(vlms, examples, features_of(vlms, folders, {row["image_id"] for row in examples}))
