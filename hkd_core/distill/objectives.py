@@ -72,9 +72,10 @@ class Distillation(Cast):
 
     def forward(self, batch: dict) -> dict[str, Part]:
         student, teacher = self.vlms["student"], self.vlms["teacher"]
-        logits = project(student, answer_hidden(student, batch, "student")[0])
+        # The teacher first: between the student's forward pass and its backward one, it would push what is kept out of the caches.
         with torch.no_grad():
             target = project(teacher, answer_hidden(teacher, batch, "teacher")[0])
+        logits = project(student, answer_hidden(student, batch, "student")[0])
         return {
             "labels": label_part(logits, batch["labels"], 1 - self.weight),
             "teacher": Part(divergence(logits, target, **self.settings)[0], self.weight),

@@ -65,16 +65,14 @@ class PyramidStep(Cast):
     def forward(self, batch: dict) -> dict[str, Part]:
         logits = {name: project(vlm, answer_hidden(vlm, batch, name)[0]) for name, vlm in self.vlms.items()}
         parts = {f"{name}/labels": label_part(x, batch["labels"]) for name, x in logits.items()}
-        known = batch["labels"] != UNLABELLED
-        for level, other, weight, mask in (
-            (self.lower, self.upper, self.down, None),
-            (self.upper, self.lower, self.feedback, known),
-        ):
+        ways = ((self.lower, self.upper, self.down), (self.upper, self.lower, self.feedback))
+        for level, other, weight in ways:
             if weight:
                 target = mean_distribution([logits[n].detach() for n in other], self.settings["temperature"])
-                per = "tokens" if mask is None else "labelled"
+                heard = {"mask": batch["labels"] != UNLABELLED} if level is self.upper else {}
                 for name in level:
-                    parts[f"{name}/level"] = Part(divergence(logits[name], target, mask=mask, **self.settings)[0], weight, per)
+                    total = divergence(logits[name], target, **heard, **self.settings)[0]
+                    parts[f"{name}/level"] = Part(total, weight, per="labelled" if heard else "tokens")
             if self.peers and len(level) > 1:
                 for name in level:
                     totals = [divergence(logits[name], logits[p], **self.settings)[0] for p in level if p != name]

@@ -87,14 +87,14 @@ class TernaryStep(Cast):
 
     def forward(self, batch: dict) -> dict[str, Part]:
         student = self.vlms["student"]
-        hidden, seen = answer_hidden(student, batch, "student")
-        logits = project(student, hidden)
         targets, outputs = {}, {}
-        with torch.no_grad():
+        with torch.no_grad():  # first, as in `Distillation`
             for name in ("teacher", "assistant"):
                 states, outputs[name] = answer_hidden(self.vlms[name], batch, name)
                 targets[name] = project(self.vlms[name], states)
             weights = agreement(targets["teacher"], targets["assistant"], batch["labels"]) if self.gate else None
+        hidden, seen = answer_hidden(student, batch, "student")
+        logits = project(student, hidden)
         parts = {"labels": label_part(logits, batch["labels"], self.labels)}
         for name, weight in self.weights.items():
             if weight:
