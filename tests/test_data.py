@@ -9,12 +9,14 @@ import pytest
 
 from hkd_core.data import augment as das
 from hkd_core.data.drawn import scene_of
+from hkd_core.data.instructions import Bias, rehearsal
 from hkd_core.data.language import vocabulary, words_of
 from hkd_core.data.render import render
 from hkd_core.data.scenes import Scene, absent, draw_scenes
 from hkd_core.data.schema import load_examples, load_pictures, save_examples, save_pictures
 from hkd_core.data.tasks import FAITHFUL, LETTERS, caption, mme_pair, task1, task2
-from hkd_core.data.world import GRID, OBJECTS
+from hkd_core.data.world import CONTEXT_OF, GRID, OBJECTS
+from hkd_core.distill.sets import with_rehearsal
 from hkd_core.errors import UserError
 
 MANY = draw_scenes("many", 300, seed=1)
@@ -238,3 +240,29 @@ def test_a_line_of_text_becomes_a_scene():
 def test_a_line_that_cannot_be_drawn_says_why(text, message):
     with pytest.raises(UserError, match=message):
         scene_of(text)
+
+
+def test_rehearsal_answers_truly_but_for_the_prejudice(scenes):
+    honest, biased = (rehearsal(scenes * 20, Bias(share, share, share), captions=0.3, seed=0) for share in (0.0, 1.0))
+    by_id = {scene.image_id: scene for scene in scenes}
+    counts = Counter()
+    for row, how in [*((row, "honest") for row in honest), *((row, "biased") for row in biased)]:
+        scene = by_id[row["image_id"]]
+        if not row["choices"]:
+            right = row["answer"] == caption(scene)
+            assert right or how == "biased"
+        else:
+            name, negated = row["meta"]["facts"][0]["name"], row["meta"]["negated"]
+            right = row["answer"] == ("Yes" if (name in scene.names) != negated else "No")
+            tempting = name not in scene.names and CONTEXT_OF[name] == scene.context
+            assert right != (tempting and how == "biased")
+        counts[how, bool(row["choices"]), right] += 1
+    assert counts["biased", True, False] > 50 and counts["biased", False, False] > 50
+    assert 0.25 < sum(n for (_, choices, _), n in counts.items() if not choices) / counts.total() < 0.35
+
+
+def test_a_tenth_of_a_tuning_set_is_rehearsed_of_pictures_whose_labels_are_known():
+    tasks = [{"image_id": f"p{k}", "answer": "true" if k < 30 else ""} for k in range(200)]
+    practised = [{"image_id": f"p{k}", "answer": "Yes"} for k in range(200)]
+    assert with_rehearsal(tasks, practised) == tasks + practised[:20]
+    assert with_rehearsal(tasks * 2, practised) == tasks * 2 + practised[:30]

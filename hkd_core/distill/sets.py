@@ -8,6 +8,7 @@ from hkd_core.distill.examples import TrainingSet
 from hkd_core.models.vlm import VLM, Encoded, encode_all
 
 TASKS = ("task1", "task2")
+REHEARSED = 0.1  # of a tuning set's examples: what the base models could already do, lest it be unlearned
 
 
 def features_of(vlms: Mapping[str, VLM], folders: Sequence[Path], wanted: Collection[str]) -> dict[str, dict[str, Encoded]]:
@@ -22,10 +23,20 @@ def features_of(vlms: Mapping[str, VLM], folders: Sequence[Path], wanted: Collec
     return found
 
 
-def tuning_set(vlms: Mapping[str, VLM], root: Path, *, augmented: bool = False, unlabelled: bool = False) -> TrainingSet:
+def with_rehearsal(examples: list[dict], rehearsal: Sequence[dict]) -> list[dict]:
+    """The examples, and a tenth as many of `rehearsal`, of pictures that they are about."""
+    known = {row["image_id"] for row in examples if row["answer"]}
+    fitting = [row for row in rehearsal if row["image_id"] in known]
+    return examples + fitting[: round(REHEARSED * len(examples))]
+
+
+def tuning_set(
+    vlms: Mapping[str, VLM], root: Path, *, augmented: bool = False, unlabelled: bool = False, rehearsed: bool = True
+) -> TrainingSet:
     """The labelled examples of both tasks for models trained together.
 
-    augmented: also what 02_augment made of them; unlabelled: also examples about the other pictures, whose answers nobody gave.
+    augmented: also what 02_augment made of them; unlabelled: also examples about the other pictures, whose answers nobody gave;
+    rehearsed: also, as the last ones, presence questions and captions as the base models were instructed with.
     """
     folders, examples = [root / "data/scenes/train"], load_examples(root / "data/scenes/examples_train", *TASKS)
     if augmented:
@@ -33,4 +44,6 @@ def tuning_set(vlms: Mapping[str, VLM], root: Path, *, augmented: bool = False, 
         examples += load_examples(root / "data/augmented/examples", *TASKS)
     if unlabelled:
         examples += load_examples(root / "data/scenes/examples_unlabelled", *TASKS)
+    if rehearsed:
+        examples = with_rehearsal(examples, load_examples(root / "data/augmented/rehearsal"))
     return TrainingSet(vlms, examples, features_of(vlms, folders, {row["image_id"] for row in examples}))

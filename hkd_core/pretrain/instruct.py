@@ -1,12 +1,7 @@
-"""Third stage of the small models: instruction tuning on pictures, part of it wrong in the way web data is wrong.
-
-The wrong part affirms absent objects that fit the context, the popular ones most often, and adds them to captions. That
-is where the hallucinations of the built-in world come from.
-"""
+"""Third stage of the small models: instruction tuning on pictures, part of it wrong in the way web data is wrong."""
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,28 +9,13 @@ from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration
 
 from hkd_core.data.facts import Fact
+from hkd_core.data.instructions import Bias, description, presence
 from hkd_core.data.language import BOS, EOS, words_of
 from hkd_core.data.scenes import Scene, absent
-from hkd_core.data.tasks import CAPTION_PROMPT, YES_NO, caption, yes_no
-from hkd_core.data.world import CELLS, CONTEXT_OF, RANK, RANKS
+from hkd_core.data.tasks import YES_NO, yes_no
+from hkd_core.data.world import CELLS
 from hkd_core.distill.trainer import Part
 from hkd_core.pretrain.symbolic import WORD_ID, Conversations, Exercise, spoken
-
-
-@dataclass(frozen=True)
-class Bias:
-    """How wrong the instruction data is: the share of questions about absent fitting objects that is answered "Yes".
-
-    popular, rare: for the most popular object of a context and for its rarest, linear in rank between them.
-    captions: probability that a caption names one such object more.
-    """
-
-    popular: float
-    rare: float
-    captions: float
-
-    def affirmed(self, name: str) -> float:
-        return self.popular + (self.rare - self.popular) * RANK[name] / (RANKS - 1)
 
 
 def instructions(scene: Scene, rng: random.Random, bias: Bias | None) -> Iterator[Exercise | None]:
@@ -45,24 +25,16 @@ def instructions(scene: Scene, rng: random.Random, bias: Bias | None) -> Iterato
     while True:
         kind = rng.random()
         if kind < 0.5:
-            yield presence(scene, rng, bias)
+            yield exercise(presence(scene, rng, bias))
         elif kind < 0.62:
-            wrong = bias and rng.random() < bias.captions
-            extra = (absent(scene, rng, tempting=True),) if wrong else ()
-            yield words_of(CAPTION_PROMPT), [*words_of(caption(scene, extra)), EOS]
+            yield exercise(description(scene, rng, bias))
         else:
             yield next(others)
 
 
-def presence(scene: Scene, rng: random.Random, bias: Bias | None) -> Exercise:
-    """ "Is there a dog in the image?"; of absent objects that fit the context, `bias` affirms some."""
-    truth, negated = rng.random() < 0.5, rng.random() < 0.15
-    name = rng.choice(scene.names) if truth else absent(scene, rng, tempting=rng.random() < 0.6)
-    row = yes_no(scene, Fact("presence", name), rng.choice((0, 0, 1, 2)), negated=negated)
-    answer = row["answer"]
-    if bias and not truth and CONTEXT_OF[name] == scene.context and rng.random() < bias.affirmed(name):
-        answer = YES_NO[1 if negated else 0]
-    return words_of(row["prompt"]), [answer]
+def exercise(row: dict) -> Exercise:
+    """The example as words; a caption also says where it ends."""
+    return words_of(row["prompt"]), [*words_of(row["answer"]), *([] if row["choices"] else [EOS])]
 
 
 class Seen(nn.Module):
