@@ -143,6 +143,7 @@ class SelfEvolution:
     )
     alphas: tuple[float, ...] = key(ALPHAS)
     text_alphas: tuple[float, ...] = key(ALPHAS)
+    gammas: tuple[float, ...] = key(ALPHAS)
     beta: float = key(SHARE)
     epsilon: float = key(("a number above 0 and below 1", lambda v: 0 < v < 1))
 

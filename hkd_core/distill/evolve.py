@@ -3,7 +3,7 @@
 Stated by SEED's abstract: identify, isolate, purge, distil back, mode-seeking, an adapter. The rest is our reading.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from hkd_core.distill.objectives import Cast
 from hkd_core.distill.trainer import Part
 from hkd_core.inference.contrast import purify
 from hkd_core.inference.scoring import token_logits, view_logits
+from hkd_core.inference.testimony import said_before, vouch
 from hkd_core.inference.views import FREE_TEXT_VIEWS
 from hkd_core.losses import divergence, smooth_logits
 from hkd_core.models.adapter import HallucinationEliminationAdapter
@@ -58,6 +59,23 @@ def purified_targets(
         constant = shift if closed else None
         for i, prior in zip(rows, unseen, strict=True):
             targets[i] = smooth_logits(purify(clean[i], prior, alpha=alphas[i], beta=beta, shift=constant), epsilon)
+    return targets
+
+
+def vouched_targets(
+    vlm: VLM, data: TrainingSet, evidence: Mapping[str, Tensor], starts: Tensor, *, beta: float, epsilon: float = 1e-3
+) -> list[Tensor]:
+    """For every caption the log-probabilities [answer tokens, V] of the model as it is now, purged by its own answers.
+
+    evidence: image_id -> [V], with the names' `starts` (see `inference.testimony`). beta, epsilon: as `purified_targets` takes them.
+    """
+    asked = [length - prompt for length, prompt in zip(data.lengths, data.prompts, strict=True)]
+    pictures = [data.pictures["student"][row["image_id"]] for row in data.examples]
+    clean = token_logits(vlm, [suffix[:-1] for suffix in data.suffixes], asked, pictures, title="own captions")
+    targets = []
+    for row, suffix, logits in zip(data.examples, data.suffixes, clean, strict=True):
+        said = said_before(torch.tensor(suffix[-len(logits) :]), starts, logits.shape[1])
+        targets.append(smooth_logits(vouch(logits, evidence[row["image_id"]], said, beta=beta), epsilon))
     return targets
 
 

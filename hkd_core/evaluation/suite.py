@@ -13,6 +13,7 @@ from hkd_core.inference.contrast import purify
 from hkd_core.inference.generation import generate
 from hkd_core.inference.mapping_shift import average, content_kinds, fit_prior, shifted
 from hkd_core.inference.scoring import answer_logits, prior_logits, score_choices
+from hkd_core.inference.testimony import affirmed, evidence, name_starts
 from hkd_core.inference.views import FREE_TEXT_VIEWS
 from hkd_core.models.vlm import VLM, Encoded
 
@@ -173,8 +174,17 @@ def shifted_scores(vlm: VLM, split: Split, rows: Sequence[dict]) -> list[tuple[n
 
 
 def caption_answers(
-    vlm: VLM, test: Split, decodings: Sequence[str], contrast: dict, *, count: int, max_new_tokens: int, seed: int
+    vlm: VLM,
+    test: Split,
+    decodings: Sequence[str],
+    contrast: dict,
+    *,
+    names: Sequence[str],
+    count: int,
+    max_new_tokens: int,
+    seed: int,
 ) -> list[dict]:
+    """Captions under each decoding; "asked" weighs each of `names` by the model's own answer about it (contrast's gamma and shift)."""
     rows = test.of("caption")[:count]
     prompts, pictures = [row["prompt"] for row in rows], test.pictures(rows)
     how = {"greedy": {}}
@@ -183,6 +193,10 @@ def caption_answers(
     if "contrastive" in decodings:
         settings = {"alpha": contrast["alpha"], "beta": contrast["beta"]}
         how["contrastive"] = {"contrast": test.views(rows)[:FREE_TEXT_VIEWS], "kind": test.kind, **settings}
+    if "asked" in decodings:
+        told, starts = affirmed(vlm, names, pictures, shift=contrast["shift"]), name_starts(vlm, names)
+        weights = evidence(told, starts, vlm.head.shape[0], gamma=contrast["gamma"])
+        how["asked"] = {"evidence": weights, "starts": starts, "beta": contrast["beta"]}
     found = []
     for decoding, settings in how.items():
         texts = generate(vlm, prompts, pictures, max_new_tokens=max_new_tokens, title=f"captions, {decoding}", **settings)

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import Cache, LogitsProcessor, LogitsProcessorList
 
 from hkd_core.inference.contrast import isolate, purify
+from hkd_core.inference.testimony import vouch
 from hkd_core.models.vlm import VLM, Encoded, to_device
 from hkd_core.progress import progress
 
@@ -58,6 +59,19 @@ class ContrastiveProcessor(LogitsProcessor):
         return output.last_hidden_state[:, -1]
 
 
+class EvidenceProcessor(LogitsProcessor):
+    """Weighs each step's logits with the evidence [B, V] for each name; a name (its first token in `starts`) is said once."""
+
+    def __init__(self, evidence: Tensor, starts: Tensor, prompt: int, *, beta: float):
+        self.evidence, self.prompt, self.beta = evidence, prompt, beta
+        self.named = torch.zeros(evidence.shape[1], dtype=torch.bool, device=evidence.device)
+        self.named[starts.to(evidence.device)] = True
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        said = torch.zeros_like(scores, dtype=torch.bool).scatter(1, input_ids[:, self.prompt :], True) & self.named
+        return vouch(scores.float(), self.evidence, said, beta=self.beta)
+
+
 @torch.no_grad()
 def generate(
     vlm: VLM,
@@ -71,15 +85,17 @@ def generate(
     kind: str = "",
     alpha: float = 1.0,
     beta: float = 0.1,
+    evidence: Tensor | None = None,
+    starts: Tensor | None = None,
     batch_size: int = 128,
     title: str = "",
 ) -> list[str]:
     """One answer per prompt. temperature 0: greedy; contrast: distorted views of the pictures, and
-    their kind, for contrastive decoding."""
+    their kind, for contrastive decoding; evidence: [prompts, V] with the names' `starts` (see `testimony`)."""
     torch.manual_seed(seed)
     answers: list[str] = []
-    starts = range(0, len(prompts), batch_size)
-    for i in progress(starts, desc=title or "generating", unit="batch", leave=False, disable=not title):
+    batches = range(0, len(prompts), batch_size)
+    for i in progress(batches, desc=title or "generating", unit="batch", leave=False, disable=not title):
         part = slice(i, i + batch_size)
         suffixes = [vlm.suffix(prompt) for prompt in prompts[part]]
         inputs = to_device(vlm.inputs(pictures[part], suffixes, left=True), vlm.device)
@@ -87,6 +103,9 @@ def generate(
         if contrast is not None:
             views = [view[part] for view in contrast]
             processors.append(ContrastiveProcessor(vlm, views, suffixes, kind, alpha=alpha, beta=beta))
+        if evidence is not None:
+            row = evidence[part].to(vlm.device)
+            processors.append(EvidenceProcessor(row, starts, inputs["input_ids"].shape[1], beta=beta))
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
         pad = vlm.tokenizer.pad_token_id if vlm.tokenizer.pad_token_id is not None else vlm.tokenizer.eos_token_id
         found = vlm.model.generate(
