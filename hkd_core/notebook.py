@@ -273,7 +273,6 @@ def run(name: str, pairs: list[str], output: Path | None = None) -> None:
                 stderr_file=sys.stderr,
             )
     except PapermillExecutionError as error:
-        print(file=sys.stderr)  # a progress bar may have left its line open
         raise UserError(explain(error, name, so_far)) from error
     except OSError as error:
         raise UserError(f"{error.filename or kept}: cannot be written: {error.strerror or error}") from error

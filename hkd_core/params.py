@@ -15,7 +15,7 @@ import yaml
 from hkd_core.errors import UserError
 from hkd_core.root import find_root
 
-DISTORTIONS = ("noise", "blur", "patches", "blank", "alike", "least")
+DISTORTIONS = ("noise", "blur", "patches", "blank", "alike", "least", "shuffled", "none")
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl")
 
 Check = tuple[str, Callable[[Any], bool]]
@@ -132,6 +132,7 @@ class SelfEvolution:
     questions: int = key(COUNT)
     captions: int = key(COUNT)
     steps: int = key(COUNT)
+    text_steps: int = key(COUNT)
     batch_size: int = key(COUNT)
     learning_rate: float = key(POSITIVE)
     rank: int = key(COUNT)

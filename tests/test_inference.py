@@ -13,7 +13,7 @@ from hkd_core.inference.distortion import blur, distortion
 from hkd_core.inference.generation import tidy
 from hkd_core.inference.mapping_shift import average, content_kinds, fit_prior, shifted
 from hkd_core.inference.scoring import answer_logits, prior_logits
-from hkd_core.inference.views import distorted_views, nearest
+from hkd_core.inference.views import distorted_views, nearest, others
 from hkd_core.models.vlm import encode_all
 
 
@@ -165,6 +165,24 @@ def test_alike_views_are_other_pictures_of_the_nearest_gist(vlm, pictures):
         assert [view[i].features.data_ptr() for view in views] == [clean[k].features.data_ptr() for _, k in nearest]
     with pytest.raises(UserError, match="alike: expected a number of views"):
         distorted_views(vlm, images, clean, "alike", len(images), seed=0)
+
+
+def test_shuffled_views_are_other_pictures_each_once_and_none_is_no_picture(vlm, pictures):
+    images = list(pictures.values())[:6]
+    clean = encode_all({"": vlm}, images)[""]
+    places = others(6, 5, seed=3)
+    assert all(sorted(row) == [k for k in range(6) if k != i] for i, row in enumerate(places.tolist()))
+    views = distorted_views(vlm, images, clean, "shuffled", 2, seed=3)
+    assert [[view[i] is clean[k] for view, k in zip(views, row[:2], strict=True)] for i, row in enumerate(places.tolist())] == [
+        [True, True]
+    ] * 6
+    (nothing,) = distorted_views(vlm, images, clean, "none", 0, seed=3)
+    prompts = ["Is there a dog in the image?"] * 6
+    blind = answer_logits(vlm, prompts, nothing)
+    assert torch.allclose(blind, blind[:1].expand_as(blind), atol=1e-5)
+    assert not torch.allclose(blind, answer_logits(vlm, prompts, clean), atol=1e-2)
+    with pytest.raises(UserError, match="shuffled: expected a number of views from 1 to 5"):
+        distorted_views(vlm, images, clean, "shuffled", 6, seed=0)
 
 
 def test_several_views_count_as_the_mean_of_their_probabilities(logits):
