@@ -132,7 +132,6 @@ class SelfEvolution:
     questions: int = key(COUNT)
     captions: int = key(COUNT)
     steps: int = key(COUNT)
-    text_steps: int = key(COUNT)
     batch_size: int = key(COUNT)
     learning_rate: float = key(POSITIVE)
     rank: int = key(COUNT)
