@@ -16,7 +16,7 @@ from hkd_core.data.facts import Fact, question
 from hkd_core.data.tasks import YES_NO
 from hkd_core.errors import UserError
 from hkd_core.inference.contrast import purify
-from hkd_core.inference.scoring import answer_logits
+from hkd_core.inference.scoring import answer_logits, choice_tokens
 from hkd_core.models.vlm import VLM, Encoded
 
 SAID = -20.0  # evidence against naming a thing twice: it is listed already
@@ -35,7 +35,7 @@ def affirmed(vlm: VLM, names: Sequence[str], pictures: Sequence[Encoded], *, shi
     """
     prompts = [question(Fact("presence", name)) for name in names]
     logits = answer_logits(vlm, prompts * len(pictures), [picture for picture in pictures for _ in names], title=title)
-    yes, no = (vlm.suffix("x", answer)[-1] for answer in YES_NO)
+    yes, no = (tokens[0] for tokens in choice_tokens(vlm, prompts[0], YES_NO))
     return F.logsigmoid(logits[:, yes] - logits[:, no] - shift).view(len(pictures), len(names))
 
 
