@@ -26,6 +26,7 @@ SHARE: Check = ("a number from 0 to 1", lambda v: 0 <= v <= 1)
 SHARES: Check = ("numbers above 0 and below 1", lambda v: all(0 < x < 1 for x in v))
 EACH_COUNT: Check = ("whole numbers of at least 1", lambda v: all(x >= 1 for x in v.values()))
 ALPHAS: Check = ("numbers of at least 0", lambda v: bool(v) and min(v) >= 0)
+BETAS: Check = ("numbers from 0 to 1", lambda v: bool(v) and all(0 <= x <= 1 for x in v))
 KIND: Check = ("one of " + ", ".join(DIVERGENCES), lambda v: v in DIVERGENCES)
 
 
@@ -132,6 +133,7 @@ class SelfEvolution:
     questions: int = key(COUNT)
     captions: int = key(COUNT)
     steps: int = key(COUNT)
+    caption_steps: int = key(COUNT)
     batch_size: int = key(COUNT)
     learning_rate: float = key(POSITIVE)
     rank: int = key(COUNT)
@@ -144,7 +146,9 @@ class SelfEvolution:
     alphas: tuple[float, ...] = key(ALPHAS)
     text_alphas: tuple[float, ...] = key(ALPHAS)
     gammas: tuple[float, ...] = key(ALPHAS)
-    beta: float = key(SHARE)
+    betas: tuple[float, ...] = key(BETAS)
+    text_beta: float = key(SHARE)
+    hold: float = key(NATURAL)
     epsilon: float = key(("a number above 0 and below 1", lambda v: 0 < v < 1))
 
 

@@ -317,3 +317,42 @@ def test_evolving_moves_the_adapter_towards_the_purified_answers_and_leaves_the_
     history = train(step, lambda _: batch, 4, Schedule(20, 4, 1e-2, precision="no"), seed=0)
     assert history[-1]["purified"] < 0.8 * history[0]["purified"]
     assert all(torch.equal(v, before[k]) for k, v in vlm.model.state_dict().items())
+
+
+def test_anchors_are_held_by_forward_kl_whatever_seeks_modes_elsewhere(vlm, examples, pictures):
+    _, adapter, _, data = evolving(vlm, examples[:3], pictures, alpha=1.0, beta=0.1)
+    torch.nn.init.normal_(adapter.blocks[0].up.weight, std=0.3)  # an adapter that says something else than the targets
+    rng = torch.Generator().manual_seed(0)
+    targets = [
+        torch.randn(length - prompt, vlm.head.shape[0], generator=rng).log_softmax(-1)
+        for length, prompt in zip(data.lengths, data.prompts, strict=True)
+    ]
+    batch = collate_with(data, targets, [False, True, False])(range(3))
+    parts = EvolveStep(vlm, adapter, kind="reverse_kl", hold=2.0)(batch)
+
+    said = project(vlm, answer_hidden(vlm, batch, "student")[0]).detach().double().log_softmax(-1)
+    wanted = batch["target"].double()
+    reverse, forward = (said.exp() * (said - wanted)).sum(-1), (wanted.exp() * (wanted - said)).sum(-1)
+    owner = batch["asked"].nonzero()[:, 0]
+    assert float(parts["purified"].total.detach()) == pytest.approx(float(reverse[owner != 1].sum()), rel=1e-4)
+    assert float(parts["held"].total.detach()) == pytest.approx(float(forward[owner == 1].sum()), rel=1e-4)
+    assert (parts["purified"].weight, parts["held"].weight) == (1.0, 2.0)
+
+
+def test_the_mean_of_several_clean_views_is_what_is_purged(vlm, examples, pictures):
+    told = examples[:2]
+    ids = list(dict.fromkeys(row["image_id"] for row in told))
+    looks = {
+        name: dict(zip(ids, encode_all({"": vlm}, [change(pictures[i]) for i in ids])[""], strict=True))
+        for name, change in (("student", lambda p: p), ("look 1", lambda p: p // 2), ("blank", lambda p: p * 0))
+    }
+    data = TrainingSet(dict.fromkeys(looks, vlm), told, looks)
+    how = {"alphas": [1.0, 0.0], "beta": 0.1, "shift": None, "epsilon": 1e-3}
+    purged, held = purified_targets(vlm, data, ["blank"], "blank", **how, clean=("student", "look 1"))
+    batch = data.collate([0, 1])
+    with torch.no_grad():
+        first, second, blank = (project(vlm, answer_hidden(vlm, batch, name)[0]) for name in looks)
+    count = len(purged)
+    mean = ((first[:count].softmax(-1) + second[:count].softmax(-1)) / 2).log()
+    assert torch.allclose(purged, smooth_logits(purify(mean, blank[:count], alpha=1.0, beta=0.1), 1e-3), atol=1e-3)
+    assert torch.allclose(held, first[count:].log_softmax(-1), atol=1e-4)  # an anchor is one look's

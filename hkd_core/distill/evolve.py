@@ -30,13 +30,14 @@ def purified_targets(
     beta: float,
     shift: Tensor | None,
     epsilon: float = 1e-3,
+    clean: Sequence[str] = ("student",),
 ) -> list[Tensor]:
     """For every example the purified log-probabilities [answer tokens, V] of the model as it is now: one round's targets.
 
     data: pictures under "student" and, of each view, under its name. alphas: one an example; at 0 the model's own distribution stays
     as it is, an anchor against forgetting (0 throughout is the control without purging). `shift` [V] applies, where something is
     purged, to questions with choices alone, as the control's does. Outside the plausible set the target has probability `epsilon` in
-    all, so that reverse KL stays finite.
+    all, so that reverse KL stays finite. clean: names of the clean views of a picture, whose mean is purged.
     """
     suffixes = [suffix[:-1] for suffix in data.suffixes]
     keep = [length - prompt for length, prompt in zip(data.lengths, data.prompts, strict=True)]
@@ -48,17 +49,20 @@ def purified_targets(
         return [data.pictures[name][data.examples[i]["image_id"]] for i in rows]
 
     everything = range(len(data))
-    clean = token_logits(vlm, *asked(everything), seen_by("student", everything), title="clean")
-    targets = [logits.log_softmax(-1) for logits in clean]
+    said = token_logits(vlm, *asked(everything), seen_by("student", everything), title="clean")
+    targets = [logits.log_softmax(-1) for logits in said]
     for closed in (True, False):
         rows = [i for i in everything if alphas[i] > 0 and bool(data.examples[i]["choices"]) == closed]
         if not rows:
             continue
         used = [seen_by(name, rows) for name in (views if closed else views[:FREE_TEXT_VIEWS])]
         unseen = view_logits(vlm, *asked(rows), used, kind, title="isolating the prior")
+        seen = [said[i] for i in rows]
+        if len(clean) > 1:
+            seen = view_logits(vlm, *asked(rows), [seen_by(name, rows) for name in clean], "clean", title="clean views")
         constant = shift if closed else None
-        for i, prior in zip(rows, unseen, strict=True):
-            targets[i] = smooth_logits(purify(clean[i], prior, alpha=alphas[i], beta=beta, shift=constant), epsilon)
+        for i, look, prior in zip(rows, seen, unseen, strict=True):
+            targets[i] = smooth_logits(purify(look, prior, alpha=alphas[i], beta=beta, shift=constant), epsilon)
     return targets
 
 
@@ -79,13 +83,20 @@ def vouched_targets(
     return targets
 
 
-def collate_with(data: TrainingSet, targets: Sequence[Tensor]) -> Callable[[list[int]], dict]:
-    """Indices -> the batch of `data`, with "target" [N, V] in the order of its answer tokens."""
+def collate_with(
+    data: TrainingSet, targets: Sequence[Tensor], anchors: Sequence[bool] | None = None
+) -> Callable[[list[int]], dict]:
+    """Indices -> the batch of `data`, with "target" [N, V] and "anchor" [N] bool in the order of its answer tokens.
+
+    anchors: which examples hold what the model said before, not what is left of it after a purge; None: none does.
+    """
 
     def collate(indices: list[int]) -> dict:
         batch = data.collate(indices)
         batch["features"] = {"student": batch["features"]["student"]}
-        return batch | {"target": torch.cat([targets[i] for i in indices])}
+        chosen = [targets[i] for i in indices]
+        held = [torch.full((len(targets[i]),), bool(anchors and anchors[i])) for i in indices]
+        return batch | {"target": torch.cat(chosen), "anchor": torch.cat(held)}
 
     return collate
 
@@ -95,15 +106,21 @@ class EvolveStep(Cast):
 
     `kind` "reverse_kl" seeks modes; the others are controls, as is adapter None: what already requires a gradient learns, for
     instance the LoRA that peft has put into the model.
+    At anchors it is forward KL, times `hold`, whatever the kind: where nothing was purged there is no false mode to let go of,
+    and a model that must cover what it said forgets less than one that seeks modes in it. Our choice; the abstract has no anchors.
     """
 
-    def __init__(self, vlm: VLM, adapter: HallucinationEliminationAdapter | None, *, kind: str, beta: float = 0.5):
+    def __init__(
+        self, vlm: VLM, adapter: HallucinationEliminationAdapter | None, *, kind: str, beta: float = 0.5, hold: float = 1.0
+    ):
         super().__init__({"student": vlm})
         if adapter is not None:
             vlm.model.requires_grad_(False)
             self.adapter = adapter.requires_grad_(True)
-        self.settings = {"kind": kind, "beta": beta}
+        self.settings, self.hold = {"kind": kind, "beta": beta}, hold
 
     def forward(self, batch: dict) -> dict[str, Part]:
         logits = project(self.vlms["student"], answer_hidden(self.vlms["student"], batch, "student")[0])
-        return {"purified": Part(divergence(logits, batch["target"], **self.settings)[0])}
+        purified, _ = divergence(logits, batch["target"], mask=~batch["anchor"], **self.settings)
+        held, _ = divergence(logits, batch["target"], mask=batch["anchor"], kind="forward_kl")
+        return {"purified": Part(purified), "held": Part(held, self.hold)}
