@@ -59,6 +59,39 @@ def contact_sheet(pictures: Sequence[np.ndarray], texts: Sequence[str], columns:
     return figure
 
 
+def diagram(boxes: Mapping[str, tuple[float, float]], arrows: Sequence[tuple[str, str, str]], title: str = "") -> Figure:
+    """An idea in one picture: boxes (text -> place, x and y in inches) and arrows (from, to, what it carries), bent to their left."""
+    bend = 0.25
+    size = [max(place[k] for place in boxes.values()) + 1 for k in (0, 1)]
+    figure, axis = plt.subplots(figsize=size)
+    axis.set(xlim=(0, size[0]), ylim=(0, size[1]), aspect="equal")
+    axis.axis("off")
+    around = {"boxstyle": "round,pad=0.6", "facecolor": "white", "edgecolor": COLORS[0], "linewidth": 1.6}
+    drawn = {text: axis.text(*place, text, ha="center", va="center", bbox=around, zorder=3) for text, place in boxes.items()}
+    for start, end, text in arrows:
+        (x0, y0), (x1, y1) = boxes[start], boxes[end]
+        ends = {"patchA": drawn[start].get_bbox_patch(), "patchB": drawn[end].get_bbox_patch()}
+        axis.annotate(
+            "",
+            (x1, y1),
+            (x0, y0),
+            arrowprops={"arrowstyle": "-|>", "connectionstyle": f"arc3,rad={-bend}", "color": COLORS[1], "lw": 1.4, **ends},
+            zorder=1,
+        )
+        middle = (x0 + x1 - bend * (y1 - y0)) / 2, (y0 + y1 + bend * (x1 - x0)) / 2
+        axis.text(
+            *middle,
+            text,
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
+            zorder=2,
+        )
+    axis.set_title(title, loc="left")
+    return figure
+
+
 def curves(histories: Mapping[str, Sequence[Mapping[str, float]]], part: str | None = None, title: str = "") -> Figure:
     """Loss against step: one line a history, or one a part of a single history."""
     figure, axis = plt.subplots(figsize=(6.4, 3.4))
