@@ -161,6 +161,13 @@ def test_an_adapter_saves_and_loads_by_itself_and_works_with_generate(vlm, batch
     assert torch.equal(vlm.model.generate(**vlm.arguments(batch), max_new_tokens=4, do_sample=False), generated)
 
 
+def test_an_adapter_that_is_loaded_with_a_model_counts(vlm, tmp_path):
+    vlm.save(tmp_path / "model")
+    trained_adapter(32, rank=4, layers=2).save_pretrained(tmp_path / "adapter")
+    bare = load_vlm(tmp_path / "model").parameters_count()
+    assert load_vlm(tmp_path / "model", adapter=tmp_path / "adapter").parameters_count() == bare + 2 * (32 * 4 + 4 + 4 * 32 + 32)
+
+
 def test_an_adapter_that_does_not_fit_says_why(vlm, tmp_path):
     with pytest.raises(UserError, match="made for hidden width 64, the model's is 32"):
         HallucinationEliminationAdapter(64).attach(vlm.model)

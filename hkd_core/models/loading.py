@@ -44,7 +44,7 @@ def load_vlm(path_or_hub_id: str | Path, adapter: str | Path | None = None, devi
     vlm = VLM(model.to(device).eval(), processor, name=where)
     if adapter is not None:
         if (Path(adapter) / CONFIG_NAME).is_file():
-            HallucinationEliminationAdapter.from_pretrained(adapter).attach(vlm.model)
+            vlm.adapter = HallucinationEliminationAdapter.from_pretrained(adapter).attach(vlm.model)
         else:
             from peft import PeftModel
 

@@ -35,6 +35,7 @@ class VLM:
 
     def __init__(self, model: nn.Module, processor, name: str = "model"):
         self.model, self.processor, self.name = model, processor, name
+        self.adapter: nn.Module | None = None  # hooked into the model by load_vlm: no part of its weights
         self.tokenizer = processor.tokenizer
         self.image_token = getattr(processor, "image_token", None)
         if not isinstance(self.image_token, str):
@@ -62,8 +63,9 @@ class VLM:
         return decoder_layers(self.core)
 
     def parameters_count(self) -> int:
-        """How many parameters the model has, an attached adapter included."""
-        return sum(p.numel() for p in self.model.parameters())
+        """How many parameters the model has, with the adapter that `load_vlm` attached."""
+        parts = [self.model] if self.adapter is None else [self.model, self.adapter]
+        return sum(p.numel() for part in parts for p in part.parameters())
 
     def _take_template_apart(self) -> tuple[str, str, str, str]:
         """(text up to the image, text from there to the prompt, text between prompt and answer, text after the answer)."""
