@@ -117,10 +117,13 @@ def test_the_readmes_numbers_are_those_of_the_committed_results():
     places = {"task1": 3, "task2": 3, "pope_random": 3, "pope_popular": 3, "pope_adversarial": 3, "chair": 1, "mme": 0}
     for name, *cells in table:
         model, decoding = re.findall(r"`(\w+)`", name)[0], (re.findall(r"[+] (\w+)", name) or ["greedy"])[0]
-        for cell, column in zip(cells[-len(columns) :], columns, strict=True):
+        *figures, cost = cells[1:]
+        for cell, column in zip(figures, columns, strict=True):
             if cell.strip():
                 value = results[model, decoding.lower(), *column]
                 assert cell.strip() == f"{value:.{places[column[0]]}f}"
+        costs = [results.get((model, decoding, f"cost_{answer}", "times_greedy")) for answer in ("question", "caption")]
+        assert [float(part) for part in cost.split("/")] == list(dict.fromkeys(value for value in costs if value is not None))
 
 
 def test_links_and_pictures_of_the_readme_exist():
