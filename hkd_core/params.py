@@ -23,7 +23,7 @@ POSITIVE: Check = ("a number above 0", lambda v: v > 0)
 COUNT: Check = ("a whole number of at least 1", lambda v: v >= 1)
 NATURAL: Check = ("0 or more", lambda v: v >= 0)
 SHARE: Check = ("a number from 0 to 1", lambda v: 0 <= v <= 1)
-SHARES: Check = ("numbers above 0 and below 1", lambda v: all(0 < x < 1 for x in v))
+COUNTS: Check = ("whole numbers of at least 1", lambda v: all(x >= 1 for x in v))
 EACH_COUNT: Check = ("whole numbers of at least 1", lambda v: all(x >= 1 for x in v.values()))
 ALPHAS: Check = ("numbers of at least 0", lambda v: bool(v) and min(v) >= 0)
 BETAS: Check = ("numbers from 0 to 1", lambda v: bool(v) and all(0 <= x <= 1 for x in v))
@@ -48,6 +48,7 @@ def _distortions(v: tuple) -> bool:
 class Data:
     train: int = key(COUNT)
     labelled: int = key(COUNT)
+    tuned: int = key(COUNT)
     val: int = key(COUNT)
     test: int = key(COUNT)
     sizes: tuple[int, ...] = key(("[smallest, largest] side in pixels, from 1 to 16", _sizes))
@@ -105,7 +106,7 @@ class Pyramid:
     feedback: float = key(NATURAL)
     peers: float = key(NATURAL)
     augmented: bool = key()
-    unlabelled: bool = key()
+    unlabelled: int = key(NATURAL)
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,13 @@ class Ternary:
     labels: float = key(NATURAL)
     teacher: float = key(NATURAL)
     assistant: float = key(NATURAL)
+    itself: float = key(NATURAL)
     relations: float = key(NATURAL)
     hidden: float = key(NATURAL)
     gate: bool = key()
+    shifted: bool = key()
     augmented: bool = key()
-    unlabelled: bool = key()
+    unlabelled: int = key(NATURAL)
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Ablations:
-    label_shares: tuple[float, ...] = key(SHARES)
+    labels: tuple[int, ...] = key(COUNTS)
     variants: tuple[str, ...] = key()
 
 

@@ -265,4 +265,4 @@ def test_a_tenth_of_a_tuning_set_is_rehearsed_of_pictures_whose_labels_are_known
     tasks = [{"image_id": f"p{k}", "answer": "true" if k < 30 else ""} for k in range(200)]
     practised = [{"image_id": f"p{k}", "answer": "Yes"} for k in range(200)]
     assert with_rehearsal(tasks, practised) == tasks + practised[:20]
-    assert with_rehearsal(tasks * 2, practised) == tasks * 2 + practised[:30]
+    assert with_rehearsal(tasks * 2, practised) == tasks * 2 + practised[:30] + practised[:10]  # few are rehearsed again

@@ -7,11 +7,13 @@ import torch
 from conftest import tiny_vlm
 from torch import nn
 
+from hkd_core.distill.answers import choice_answers, collate_said
 from hkd_core.distill.evolve import EvolveStep, collate_with, purified_targets
 from hkd_core.distill.examples import UNLABELLED, TrainingSet, answer_hidden, project
-from hkd_core.distill.objectives import Distillation, Supervised
+from hkd_core.distill.objectives import Supervised, Taught, agreement
 from hkd_core.distill.pyramid import PyramidStep, check_levels, mean_distribution
-from hkd_core.distill.ternary import TernaryStep, agreement, imitation, relations
+from hkd_core.distill.sets import first_labelled, in_all_places, turned
+from hkd_core.distill.ternary import TernaryStep, imitation, relations
 from hkd_core.distill.trainer import Part, Schedule, shuffled, train
 from hkd_core.errors import UserError
 from hkd_core.inference.contrast import purify
@@ -124,18 +126,18 @@ def test_supervised_loss_equals_cross_entropy_by_hand(vlm, examples, pictures):
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_an_example_without_a_label_asks_for_one_token_and_teaches_through_the_teacher_alone(trio, examples, pictures):
-    hidden = [row | {"answer": ""} for row in examples[:6]]
-    data = training_set(examples[6:10] + hidden, pictures, **trio)
-    batch, alone = data.collate(range(10)), data.collate(range(4, 10))
-    known = data.collate(range(4))
+def test_an_example_without_a_label_asks_for_one_token_and_teaches_through_the_voices_alone(trio, examples, pictures):
+    data = training_set(examples[6:10] + [row | {"answer": ""} for row in examples[:6]], pictures, **trio)
+    collate = collate_said(data, {"teacher": choice_answers(trio["teacher"], "teacher", data, shifted=False)})
+    batch, alone, known = collate(range(10)), collate(range(4, 10)), collate(range(4))
     assert (alone["tokens"], alone["labelled"]) == (6, 0) and batch["labelled"] == known["tokens"] == known["labelled"]
     assert alone["asked"].int().argmax(1).tolist() == (alone["attention_mask"].sum(1) - 1).tolist()  # behind the prompt's last word
-    objective = Distillation(trio["student"], trio["teacher"], weight=0.5, **HOW)
-    parts, of_known, of_hidden = objective(batch), objective(known), objective(alone)
+    assert alone["chosen"].tolist() == [UNLABELLED] * 6
+    objective = Taught(trio["student"], {"teacher": 0.5}, labels=0.5, **HOW)
+    parts, of_known, of_alone = objective(batch), objective(known), objective(alone)
     torch.testing.assert_close(parts["labels"].total, of_known["labels"].total, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(parts["teacher"].total, of_known["teacher"].total + of_hidden["teacher"].total, rtol=1e-4, atol=1e-4)
-    assert of_hidden["labels"].total == 0 and of_hidden["teacher"].total > 0
+    torch.testing.assert_close(parts["teacher"].total, of_known["teacher"].total + of_alone["teacher"].total, rtol=1e-4, atol=1e-4)
+    assert of_alone["labels"].total == 0 and of_alone["teacher"].total > 0
 
 
 def test_labels_count_per_labelled_token_however_many_examples_have_none(vlm, examples, pictures):
@@ -149,14 +151,90 @@ def test_labels_count_per_labelled_token_however_many_examples_have_none(vlm, ex
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_plain_distillation_weighs_labels_and_teacher_and_leaves_the_teacher_alone(trio, examples, pictures):
+def test_answers_of_a_frozen_model_are_its_probabilities_of_the_choices_first_tokens(trio, examples, pictures):
+    caption = examples[0] | {"choices": [], "answer": "a dog"}
+    data = training_set(
+        [examples[0], caption, examples[1], examples[2] | {"choices": ["Yes", "No"], "answer": "No", "meta": {}}], pictures, **trio
+    )
+    found = choice_answers(trio["teacher"], "teacher", data, shifted=False)
+    assert torch.isinf(found[1]).all() and torch.isinf(found[3, 2:]).all()  # no choices; two of four
+    batch = data.collate([0, 2])
+    logits = project(trio["teacher"], answer_hidden(trio["teacher"], batch, "teacher")[0]).double().detach()
+    begins = [0, int(batch["asked"][0].sum())]
+    for row, begin in zip((0, 2), begins, strict=True):
+        tokens = [trio["teacher"].tokenizer(choice)["input_ids"][0] for choice in data.examples[row]["choices"]]
+        expected = logits[begin][tokens].log_softmax(-1)
+        torch.testing.assert_close(found[row].double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_choices_that_begin_alike_cannot_be_taught_and_are_named(vlm, examples, pictures):
+    data = training_set([examples[0] | {"choices": ["true", "true dog"], "answer": "true"}], pictures, student=vlm)
+    with pytest.raises(UserError, match="true, true dog: two begin with the same token"):
+        choice_answers(vlm, "student", data, shifted=False)
+
+
+def lettered_rows(examples):
+    return [row for row in examples if row["meta"].get("options")]
+
+
+def test_a_turned_example_keeps_the_right_content_and_four_turns_come_back(examples):
+    for row in lettered_rows(examples)[:5]:
+        right = row["meta"]["options"]["ABCD".index(row["answer"])]
+        for turn in range(5):
+            new = turned(row, turn)
+            letter = new["answer"]
+            assert new["meta"]["options"]["ABCD".index(letter)] == right
+            assert f"{letter}: {right}" in new["prompt"]
+        assert turned(row, 4) == row
+        assert turned(row | {"answer": ""}, 1)["answer"] == ""
+    assert len({row["answer"] for row in in_all_places(lettered_rows(examples)[:1])}) == 4
+
+
+def test_what_was_made_of_a_picture_is_labelled_if_the_picture_is():
+    rows = [{"image_id": name, "meta": {}} for name in ("a", "a", "b", "c")]
+    made = [{"image_id": f"{name}-a0", "meta": {"of": name}} for name in ("c", "a", "b")]
+    assert first_labelled(rows + made, 2) == rows[:3] + made[1:]
+
+
+def test_shifted_voices_say_the_mean_over_all_places_and_the_same_at_each(vlm, examples, pictures):
+    row = lettered_rows(examples)[0]
+    data = training_set(in_all_places([row]), pictures, student=vlm)
+    plain, shifted = (choice_answers(vlm, "student", data, shifted=s) for s in (False, True))
+    for content in row["meta"]["options"]:
+        places = [r["meta"]["options"].index(content) for r in data.examples]
+        mean = sum(plain[i, place] for i, place in enumerate(places)) / 4
+        there = [float(shifted[i, place]) for i, place in enumerate(places)]
+        assert there == pytest.approx([there[0]] * 4, abs=1e-5)
+        assert there[0] >= float(mean) - 1e-5  # the geometric mean, normalised
+    assert float(shifted[0].exp().sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_plain_distillation_equals_the_formula_over_the_choices_and_leaves_the_teacher_alone(trio, examples, pictures):
     data = training_set(examples[:6], pictures, **trio)
-    objective = Distillation(trio["student"], trio["teacher"], weight=0.25, **HOW)
-    parts = objective(data.collate(range(6)))
+    said = choice_answers(trio["teacher"], "teacher", data, shifted=False)
+    objective = Taught(trio["student"], {"teacher": 0.25}, labels=0.75, **HOW)
+    batch = collate_said(data, {"teacher": said})(range(6))
+    parts = objective(batch)
     assert (parts["labels"].weight, parts["teacher"].weight) == (0.75, 0.25)
+    logits = project(trio["student"], answer_hidden(trio["student"], batch, "student")[0]).double().detach()
+    expected, begin = 0.0, 0
+    for i, row in enumerate(data.examples):
+        tokens = [trio["student"].tokenizer(choice)["input_ids"][0] for choice in row["choices"]]
+        q = (logits[begin][tokens] / 2).log_softmax(-1)
+        p = (said[i, : len(tokens)].double() / 2).log_softmax(-1)
+        expected += float(4 * (p.exp() * (p - q)).sum())
+        begin += int(batch["asked"][i].sum())
+    assert float(parts["teacher"].total.detach()) == pytest.approx(expected, rel=1e-4)
     sum(part.total for part in parts.values()).backward()
     assert all(p.grad is None for p in trio["teacher"].model.parameters())
     assert any(p.grad is not None for p in trio["student"].model.parameters())
+
+
+def test_weights_that_sum_to_nothing_and_a_gate_for_one_are_refused(vlm):
+    with pytest.raises(UserError, match="labels 0, teacher 0"):
+        Taught(vlm, {"teacher": 0.0}, labels=0.0, **HOW)
+    with pytest.raises(UserError, match="at least two models that can agree"):
+        Taught(vlm, {"teacher": 1.0}, labels=0.0, gate=True, **HOW)
 
 
 def test_every_pyramid_part_equals_the_formula_and_teaches_only_its_own_model(trio, examples, pictures):
@@ -211,20 +289,32 @@ def test_wrong_levels_are_named(levels, message):
 
 
 def test_the_gate_opens_on_agreement_and_closes_on_any_dissent():
-    sure_of_0, sure_of_1 = torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([[0.0, 9.0, 0.0]])
+    sure_of_0, sure_of_1, unsure = torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([[0.0, 9.0, 0.0]]), torch.zeros(1, 3)
     label = torch.tensor([0])
-    assert agreement(sure_of_0, sure_of_0, label) > 0.99
-    assert agreement(sure_of_1, sure_of_1, label) < 0.01  # agree with each other, not with the label
-    assert agreement(sure_of_0, sure_of_1, label) < 0.05
-    assert 0.3 < agreement(torch.zeros(1, 3), torch.zeros(1, 3), label) < 0.34
+    assert agreement([sure_of_0, sure_of_0, sure_of_0], label) > 0.99
+    assert agreement([sure_of_1, sure_of_1], label) < 0.01  # agree with each other, not with the label
+    assert agreement([sure_of_0, sure_of_0, sure_of_1], label) < 0.05
+    assert 0.3 < agreement([unsure, unsure], label) < 0.34
 
 
-def test_where_no_label_is_known_the_gate_asks_whether_both_are_sure_of_the_same():
+def test_where_no_label_is_known_the_gate_asks_whether_all_are_sure_of_the_same():
     sure_of_0, sure_of_1, unsure = torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([[0.0, 9.0, 0.0]]), torch.zeros(1, 3)
     nobody = torch.tensor([UNLABELLED])
-    assert agreement(sure_of_1, sure_of_1, nobody) > 0.99
-    assert agreement(sure_of_0, sure_of_1, nobody) < 0.05
-    assert 0.3 < agreement(unsure, unsure, nobody) < 0.34
+    assert agreement([sure_of_1, sure_of_1], nobody) > 0.99
+    assert agreement([sure_of_0, sure_of_1], nobody) < 0.05
+    assert 0.3 < agreement([unsure, unsure], nobody) < 0.34
+
+
+def test_the_gate_equals_its_formula_with_choices_that_are_not_there():
+    voices = torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    chosen = torch.tensor([0, 2, 1, 0, 2])
+    p = voices.exp()
+    middle = p.mean(0)
+    jsd = torch.stack([(q * (q / middle).log()).sum(-1) for q in p]).mean(0)
+    expected = p[:, range(5), chosen].prod(0) ** (1 / 3) * (1 - jsd / torch.tensor(3.0, dtype=torch.float64).log())
+    torch.testing.assert_close(agreement(list(voices), chosen), expected, rtol=1e-6, atol=1e-8)
+    padded = torch.cat([voices, torch.full((3, 5, 2), -torch.inf, dtype=torch.float64)], -1)
+    torch.testing.assert_close(agreement(list(padded), chosen), expected, rtol=1e-6, atol=1e-8)
 
 
 def test_relations_are_cosines_of_visual_tokens_and_the_answer():
@@ -245,25 +335,36 @@ def test_states_are_met_through_a_map_and_imitation_is_the_mean_squared_error_ag
     assert float(imitation(target * 0, target)) == pytest.approx(1.0, rel=1e-5)  # knowing nothing costs one
 
 
+VOICES = {"teacher": "teacher", "assistant": "assistant", "itself": "student"}
+
+
+def coupled(trio, data):
+    return collate_said(data, {voice: choice_answers(trio[role], role, data, shifted=True) for voice, role in VOICES.items()})
+
+
 def test_a_student_of_another_width_learns_to_meet_the_teachers_states(trio, examples, pictures):
     assert trio["student"].head.shape[1] != trio["teacher"].head.shape[1]
     data = training_set(examples[:6], pictures, **trio)
-    weights = {"labels": 0.0, "teacher_weight": 0.0, "assistant_weight": 0.0, "relation_weight": 0.0, "hidden_weight": 1.0}
-    step = TernaryStep(**trio, gate=False, **weights, **HOW)
-    history = train(step, data.collate, 6, Schedule(50, 6, 1e-2, precision="no"), seed=0)
+    step = TernaryStep(**trio, voices=dict.fromkeys(VOICES, 0.0), labels=1e-9, relation_weight=0.0, hidden_weight=1.0, **HOW)
+    history = train(step, coupled(trio, data), 6, Schedule(50, 6, 1e-2, precision="no"), seed=0)
     assert history[-1]["hidden"] < 0.5 * history[0]["hidden"]
     assert not any("map" in name for name in trio["student"].model.state_dict())
 
 
-def test_ternary_parts_are_gated_and_weights_that_sum_to_nothing_are_refused(trio, examples, pictures):
+def test_ternary_parts_are_gated_and_models_that_no_term_looks_into_stay_out_of_the_step(trio, examples, pictures):
     data = training_set(examples[:6], pictures, **trio)
-    batch = data.collate(range(6))
-    weights = {"labels": 0.5, "teacher_weight": 1.0, "assistant_weight": 1.0, "relation_weight": 1.0, "hidden_weight": 1.0}
-    gated, open_ = (TernaryStep(**trio, gate=gate, **weights, **HOW)(batch) for gate in (True, False))
-    assert set(gated) == {"labels", "teacher", "assistant", "relations", "hidden"}
-    assert gated["teacher"].total < open_["teacher"].total
-    with pytest.raises(UserError, match="ternary weights"):
-        TernaryStep(**trio, gate=True, **dict.fromkeys(weights, 0.0), **HOW)
+    batch = coupled(trio, data)(range(6))
+    voices = dict.fromkeys(VOICES, 1.0)
+    gated, open_ = (
+        TernaryStep(**trio, voices=voices, labels=0.5, gate=gate, relation_weight=1.0, hidden_weight=1.0, **HOW)(batch)
+        for gate in (True, False)
+    )
+    assert set(gated) == {"labels", *VOICES, "relations", "hidden"}
+    assert all(gated[voice].total < open_[voice].total for voice in ("teacher", "assistant"))
+    plain = TernaryStep(**trio, voices=voices, labels=0.5, gate=True, relation_weight=0.0, hidden_weight=0.0, **HOW)
+    assert set(plain.vlms) == {"student"} and set(plain(batch)) == {"labels", *VOICES}
+    with pytest.raises(UserError, match="ternary weights.*relations -1"):
+        TernaryStep(**trio, voices=voices, labels=0.5, relation_weight=-1.0, hidden_weight=0.0, **HOW)
 
 
 def evolving(vlm, examples, pictures, alpha, **how):

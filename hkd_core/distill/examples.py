@@ -26,11 +26,16 @@ class TrainingSet:
             if vlms[name].tokenizer.get_vocab() != self.vlm.tokenizer.get_vocab():
                 raise UserError(f"{name} and {self.names[0]}: their tokenizers differ; distillation needs one vocabulary")
         self.prompts, self.suffixes = [], []
+        known: dict[tuple, tuple[int, list[int]]] = {}  # examples that recur are tokenised once
         for example in self.examples:
-            self.prompts.append(len(self.vlm.suffix(example["prompt"])))
             # One-symbol answers end with the symbol; free text also learns where to stop.
-            answer = example["answer"] or None
-            self.suffixes.append(self.vlm.suffix(example["prompt"], answer, closed=not example["choices"]))
+            asked = example["prompt"], example["answer"] or None, not example["choices"]
+            if asked not in known:
+                prompt, answer, closed = asked
+                known[asked] = len(self.vlm.suffix(prompt)), self.vlm.suffix(prompt, answer, closed=closed)
+            length, suffix = known[asked]
+            self.prompts.append(length)
+            self.suffixes.append(suffix)
         self.lengths = [len(suffix) for suffix in self.suffixes]
 
     def __len__(self) -> int:

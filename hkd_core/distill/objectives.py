@@ -1,6 +1,7 @@
-"""Tuning on labels, and plain knowledge distillation from a frozen teacher: the controls of everything else."""
+"""Tuning on labels, and on what frozen teachers said besides."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -60,23 +61,68 @@ class Supervised(Cast):
         return {"labels": label_part(logits, batch["labels"])}
 
 
-class Distillation(Cast):
-    """(1 - weight) cross-entropy + weight divergence from a frozen teacher's distribution at the answer's positions."""
+def agreement(voices: Sequence[Tensor], chosen: Tensor) -> Tensor:
+    """[N] in [0, 1]: how far several models agree with each other and with the label.
 
-    def __init__(self, student: VLM, teacher: VLM, *, kind: str, beta: float, temperature: float, weight: float):
-        if not 0 <= weight <= 1:
-            raise UserError(f"distillation weight: expected a number from 0 to 1, got {weight}")
-        super().__init__({"student": trainable(student), "teacher": frozen(teacher)})
+    voices: [N, C] log-probabilities of choices, -inf where there are fewer; chosen: [N] the label's place among them.
+    (geometric mean of the voices' p(label)) (1 - their Jensen-Shannon divergence / log of their number): what the models and the
+    label do not share is taught to nobody. Where nobody knows the label (UNLABELLED) it is what all together think likeliest.
+    """
+    logp = torch.stack([voice.log_softmax(-1) for voice in voices])
+    together = logp.mean(0)
+    chosen = torch.where(chosen == UNLABELLED, together.argmax(-1), chosen)
+    confidence = together.gather(1, chosen[:, None]).exp().squeeze(1)
+    middle = logp.logsumexp(0) - math.log(len(logp))
+    # A choice that is not there has 0 log 0 in each of them.
+    jsd = (logp.exp() * (logp - middle)).nan_to_num().sum(-1).mean(0)
+    return confidence * (1 - jsd / math.log(len(logp))).clamp(0, 1)
+
+
+class Taught(Cast):
+    """Cross-entropy on the labels, and divergences from what frozen models (`voices`: name -> weight) said about each example's choices.
+
+    Batches come from `answers.collate_said`. gate: each example's divergences are multiplied by how far the voices agree with each
+    other and with the label (`agreement`); else all count alike. `others`: frozen models that a subclass looks into.
+    Raises UserError for a negative weight, weights that sum to nothing, and a gate for a single voice.
+    """
+
+    def __init__(
+        self,
+        student: VLM,
+        voices: Mapping[str, float],
+        *,
+        labels: float,
+        kind: str,
+        beta: float,
+        temperature: float,
+        gate: bool = False,
+        others: Mapping[str, VLM] | None = None,
+    ):
+        weights = {"labels": labels, **voices}
+        if min(weights.values()) < 0 or sum(weights.values()) == 0:
+            shown = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
+            raise UserError(f"distillation weights: expected none below 0 and one above, got {shown}")
+        if gate and len(voices) < 2:
+            raise UserError("distillation gate: expected at least two models that can agree, got one")
+        cast = {name: frozen(vlm) for name, vlm in (others or {}).items()}
+        super().__init__({"student": trainable(student), **cast})
         self.settings = {"kind": kind, "beta": beta, "temperature": temperature}
-        self.weight = weight
+        self.labels, self.voices, self.gate = labels, dict(voices), gate
+
+    def parts(self, logits: Tensor, batch: dict) -> dict[str, Part]:
+        """The terms, of the student's logits [N, V] at the batch's answer tokens."""
+        said = batch["said"]
+        spoken = logits[batch["first"]].gather(1, batch["choices"])
+        absent = torch.isinf(next(iter(said.values())))
+        spoken = spoken.masked_fill(absent, -torch.inf)
+        weights = agreement([said[name] for name in self.voices], batch["chosen"]) if self.gate else None
+        found = {"labels": label_part(logits, batch["labels"], self.labels)}
+        for name, weight in self.voices.items():
+            if weight:
+                total = divergence(spoken, said[name], weights=weights, **self.settings)[0]
+                found[name] = Part(total, weight, per="examples")
+        return found
 
     def forward(self, batch: dict) -> dict[str, Part]:
-        student, teacher = self.vlms["student"], self.vlms["teacher"]
-        # The teacher first: between the student's forward pass and its backward one, it would push what is kept out of the caches.
-        with torch.no_grad():
-            target = project(teacher, answer_hidden(teacher, batch, "teacher")[0])
-        logits = project(student, answer_hidden(student, batch, "student")[0])
-        return {
-            "labels": label_part(logits, batch["labels"], 1 - self.weight),
-            "teacher": Part(divergence(logits, target, **self.settings)[0], self.weight),
-        }
+        student = self.vlms["student"]
+        return self.parts(project(student, answer_hidden(student, batch, "student")[0]), batch)

@@ -3,34 +3,17 @@
 Stated by HKD4VLM's abstract: ternary-coupled, refinement, fine-grained. Couplings, gate and relation term are our reading.
 """
 
-import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hkd_core.distill.examples import UNLABELLED, answer_hidden, project
-from hkd_core.distill.objectives import Cast, frozen, label_part, trainable
+from hkd_core.distill.examples import answer_hidden, project
+from hkd_core.distill.objectives import Taught
 from hkd_core.distill.trainer import Part
 from hkd_core.errors import UserError
-from hkd_core.losses import divergence
 from hkd_core.models.vlm import VLM
-
-
-def agreement(teacher: Tensor, assistant: Tensor, labels: Tensor) -> Tensor:
-    """[N] in [0, 1]: how far teacher and assistant agree with each other and with the label.
-
-    teacher, assistant: [N, V] logits; labels: [N] ids. sqrt(p_teacher(label) p_assistant(label)) (1 - JSD / log 2).
-    The third side of the triangle gates the other two: what two models and the label do not share is taught to nobody.
-    Where nobody knows the label (UNLABELLED) it is the answer that both together think likeliest.
-    """
-    t, a = teacher.log_softmax(-1), assistant.log_softmax(-1)
-    middle = torch.logaddexp(t, a) - math.log(2)
-    jsd = 0.5 * ((t.exp() * (t - middle)).sum(-1) + (a.exp() * (a - middle)).sum(-1))
-    both = 0.5 * (t + a)
-    chosen = torch.where(labels == UNLABELLED, both.argmax(-1), labels)
-    confidence = both.gather(1, chosen[:, None]).exp().squeeze(1)
-    return confidence * (1 - jsd / math.log(2)).clamp(0, 1)
 
 
 def relations(hidden: Tensor, image: Tensor, asked: Tensor) -> Tensor:
@@ -51,12 +34,13 @@ def imitation(mapped: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(mapped.float(), (target.float() - mean) / deviation.clamp(min=1e-3))
 
 
-class TernaryStep(Cast):
-    """The student learns from labels, teacher and assistant (each gated), from the assistant's relations and the teacher's states.
+class TernaryStep(Taught):
+    """The student learns from labels and from three voices under mapping shift: teacher, assistant, and what it said itself before.
 
-    gate False couples without weighting; kind is any divergence of `hkd_core.losses`. The teacher's last hidden states, of any width,
-    are met through a linear map that is learned with the student and thrown away after (as in arXiv 1412.6550), at every word behind
-    the picture: the prompt's words say more about how an answer is found than its one token.
+    Each voice is gated by the agreement of all three and the label. Two finer terms, each 0 unless it has a weight, look into the
+    models at every step: the assistant's relations between visual tokens and answer, and the teacher's last hidden states, of any
+    width, met through a linear map that is learned with the student and thrown away after (as in arXiv 1412.6550), at every word
+    behind the picture.
     """
 
     def __init__(
@@ -64,50 +48,36 @@ class TernaryStep(Cast):
         student: VLM,
         teacher: VLM,
         assistant: VLM,
+        voices: Mapping[str, float],
         *,
-        kind: str,
-        beta: float,
-        temperature: float,
-        labels: float,
-        teacher_weight: float,
-        assistant_weight: float,
         relation_weight: float,
         hidden_weight: float,
-        gate: bool,
+        **how: object,
     ):
-        weights = (labels, teacher_weight, assistant_weight, relation_weight, hidden_weight)
-        if min(weights) < 0 or sum(weights) == 0:
-            raise UserError(f"ternary weights: expected none below 0 and one above, got {weights}")
-        super().__init__({"student": trainable(student), "teacher": frozen(teacher), "assistant": frozen(assistant)})
-        self.settings = {"kind": kind, "beta": beta, "temperature": temperature}
-        self.labels, self.weights = labels, {"teacher": teacher_weight, "assistant": assistant_weight}
-        self.relation_weight, self.hidden_weight, self.gate = relation_weight, hidden_weight, gate
+        if min(relation_weight, hidden_weight) < 0:
+            raise UserError(f"ternary weights: expected none below 0, got relations {relation_weight:g}, hidden {hidden_weight:g}")
+        wanted = {"teacher": (teacher, hidden_weight), "assistant": (assistant, relation_weight)}
+        super().__init__(student, voices, others={name: vlm for name, (vlm, weight) in wanted.items() if weight}, **how)
+        self.relation_weight, self.hidden_weight = relation_weight, hidden_weight
         widths = [vlm.head.shape[1] for vlm in (student, teacher)]
         self.map = nn.Linear(*widths, bias=False).to(student.device) if hidden_weight else None
 
     def forward(self, batch: dict) -> dict[str, Part]:
         student = self.vlms["student"]
-        targets, outputs = {}, {}
-        with torch.no_grad():  # first, as in `Distillation`
-            for name in ("teacher", "assistant"):
-                states, outputs[name] = answer_hidden(self.vlms[name], batch, name)
-                targets[name] = project(self.vlms[name], states)
-            weights = agreement(targets["teacher"], targets["assistant"], batch["labels"]) if self.gate else None
-        hidden, seen = answer_hidden(student, batch, "student")
-        logits = project(student, hidden)
-        parts = {"labels": label_part(logits, batch["labels"], self.labels)}
-        for name, weight in self.weights.items():
-            if weight:
-                parts[name] = Part(divergence(logits, targets[name], weights=weights, **self.settings)[0], weight)
-        image = batch["input_ids"] == student.image_token_id
+        # The others first: between the student's forward pass and its backward one, they would push what is kept out of the caches.
+        with torch.no_grad():
+            states = {
+                name: answer_hidden(vlm, batch, name)[1].last_hidden_state for name, vlm in self.vlms.items() if name != "student"
+            }
+        hidden, output = answer_hidden(student, batch, "student")
+        seen, image = output.last_hidden_state, batch["input_ids"] == student.image_token_id
+        parts = self.parts(project(student, hidden), batch)
         if self.relation_weight:
-            with torch.no_grad():
-                target = relations(outputs["assistant"].last_hidden_state, image, batch["asked"])
-            difference = relations(seen.last_hidden_state, image, batch["asked"]) - target
+            difference = relations(seen, image, batch["asked"]) - relations(states["assistant"], image, batch["asked"])
             # One number an example: the mean squared difference over its relation matrix.
             parts["relations"] = Part(difference.square().mean((1, 2)).sum(), self.relation_weight, per="examples")
         if self.map is not None:
             words = batch["attention_mask"].bool() & ~image
-            error = imitation(self.map(seen.last_hidden_state[words]), outputs["teacher"].last_hidden_state[words])
+            error = imitation(self.map(seen[words]), states["teacher"][words])
             parts["hidden"] = Part(error * batch["examples"], self.hidden_weight, per="examples")
         return parts

@@ -1,0 +1,93 @@
+"""What frozen models answer, asked once before a student learns from it: their distributions over every example's choices."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from hkd_core.distill.examples import UNLABELLED, TrainingSet
+from hkd_core.errors import UserError
+from hkd_core.inference.scoring import choice_tokens, token_logits
+from hkd_core.models.vlm import VLM
+
+
+def first_tokens(vlm: VLM, prompt: str, choices: Sequence[str]) -> list[int]:
+    """The token each choice begins with. Raises UserError where two begin alike: one token cannot tell them apart."""
+    starts = [tokens[0] for tokens in choice_tokens(vlm, prompt, choices)]
+    if len(set(starts)) < len(starts):
+        raise UserError(f'choices of "{prompt}": {", ".join(choices)}: two begin with the same token, so none can be taught by it')
+    return starts
+
+
+def choice_answers(vlm: VLM, name: str, data: TrainingSet, *, shifted: bool, tasks: Collection[str] | None = None) -> Tensor:
+    """[examples, C] log-probabilities of each example's choices, C of the most choices; -inf where there are fewer, or none.
+
+    name: under which the model's features stand in `data`. A frozen teacher says the same in every epoch, so it is asked once, not
+    at every step. shifted: as mapping shift-enhanced inference answers, the mean over those examples of `data` that ask the same
+    with the options in other places (see `sets.turned`). tasks: those it is asked about, None for all.
+    """
+    rows = [i for i, row in enumerate(data.examples) if row["choices"] and (tasks is None or row["task"] in tasks)]
+    starts: dict[tuple[str, ...], list[int]] = {}
+    for i in rows:
+        choices = tuple(data.examples[i]["choices"])
+        if choices not in starts:
+            starts[choices] = first_tokens(vlm, data.examples[i]["prompt"], choices)
+    prompts = [data.suffixes[i][: data.prompts[i]] for i in rows]
+    pictures = [data.pictures[name][data.examples[i]["image_id"]] for i in rows]
+    logits = token_logits(vlm, prompts, [1] * len(rows), pictures, title=f"{name} answers")
+    said = torch.full((len(data), max(map(len, starts), default=1)), -torch.inf)
+    for i, x in zip(rows, logits, strict=True):
+        tokens = starts[tuple(data.examples[i]["choices"])]
+        said[i, : len(tokens)] = x[0, tokens].log_softmax(-1)
+    return averaged(data.examples, said) if shifted else said
+
+
+def averaged(examples: Sequence[dict], said: Tensor) -> Tensor:
+    """`said` [examples, C], where examples that ask the same with their options in other places say the mean of what each does."""
+    alike: dict[tuple, list[int]] = {}
+    for i, row in enumerate(examples):
+        options = row["meta"].get("options")
+        if options and torch.isfinite(said[i]).any():
+            alike.setdefault((row["image_id"], row["task"], row["caption"], *sorted(options)), []).append(i)
+    found = said.clone()
+    for members in alike.values():
+        contents = sorted(examples[members[0]]["meta"]["options"])
+        places = [[examples[i]["meta"]["options"].index(content) for content in contents] for i in members]
+        mean = torch.stack([said[i, place] for i, place in zip(members, places, strict=True)]).mean(0).log_softmax(-1)
+        for i, place in zip(members, places, strict=True):
+            found[i, place] = mean
+    return found
+
+
+def collate_said(data: TrainingSet, said: Mapping[str, Tensor]) -> Callable[[list[int]], dict]:
+    """Indices -> the batch of `data`, with what was said about the M of its examples that the models were asked about.
+
+    "said" name -> [M, C] log-probabilities; "choices" [M, C] the choices' first tokens, 0 where there are fewer; "chosen" [M] which
+    of them is the label, or UNLABELLED; "first" [M] which of the batch's answer tokens is each example's first.
+    """
+    starts: dict[tuple[str, ...], list[int]] = {}
+    heard = torch.isfinite(torch.stack(list(said.values()))).any(-1).all(0).tolist()
+    most = next(iter(said.values())).shape[1]
+
+    def tokens_of(row: dict) -> list[int]:
+        choices = tuple(row["choices"])
+        if choices not in starts:
+            found = first_tokens(data.vlm, row["prompt"], choices)
+            starts[choices] = found + [0] * (most - len(found))
+        return starts[choices]
+
+    def collate(indices: list[int]) -> dict:
+        batch = data.collate(indices)
+        counts = batch["asked"].sum(1)
+        begins = counts.cumsum(0) - counts
+        places = [n for n, i in enumerate(indices) if heard[i]]
+        rows = [data.examples[indices[n]] for n in places]
+        chosen = [row["choices"].index(row["answer"]) if row["answer"] else UNLABELLED for row in rows]
+        return batch | {
+            "said": {name: logp[[indices[n] for n in places]] for name, logp in said.items()},
+            "choices": torch.tensor([tokens_of(row) for row in rows], dtype=torch.long).view(-1, most),
+            "chosen": torch.tensor(chosen, dtype=torch.long),
+            "first": begins[places],
+        }
+
+    return collate
