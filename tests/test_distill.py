@@ -194,6 +194,8 @@ def test_what_was_made_of_a_picture_is_labelled_if_the_picture_is():
     rows = [{"image_id": name, "meta": {}} for name in ("a", "a", "b", "c")]
     made = [{"image_id": f"{name}-a0", "meta": {"of": name}} for name in ("c", "a", "b")]
     assert first_labelled(rows + made, 2) == rows[:3] + made[1:]
+    with pytest.raises(UserError, match="data.tuned: expected at most 3"):
+        first_labelled(rows + made, 4)
 
 
 def test_shifted_voices_say_the_mean_over_all_places_and_the_same_at_each(vlm, examples, pictures):

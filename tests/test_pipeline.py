@@ -152,7 +152,7 @@ def test_what_is_amiss_before_a_run_is_one_line(tmp_path):
     for change, message in (
         (lambda text: text.replace("profile: laptop", "profile: desktop"), "profile: expected one of laptop, smoke"),
         (lambda text: text.replace("profile: laptop", "profile: qwen"), "profile qwen: not ready to run: Qwen2.5-VL weights"),
-        (lambda text: text.replace("gate: true", "gaet: true"), "ternary.gaet: unknown key"),
+        (lambda text: text.replace("gate: false", "gaet: false"), "ternary.gaet: unknown key"),
         (lambda text: text.replace("seed: 0", "seed: x"), "seed: expected a whole number"),
     ):
         done = checked(change)

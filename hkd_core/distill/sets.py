@@ -7,6 +7,7 @@ from pathlib import Path
 from hkd_core.data.schema import Pictures, load_examples, load_pictures
 from hkd_core.data.tasks import LETTERS
 from hkd_core.distill.examples import TrainingSet
+from hkd_core.errors import UserError
 from hkd_core.inference.mapping_shift import shifted
 from hkd_core.models.vlm import VLM, Encoded, encode_all
 
@@ -53,11 +54,15 @@ def in_all_places(examples: Sequence[dict]) -> list[dict]:
 
 
 def first_labelled(examples: Sequence[dict], labelled: int) -> list[dict]:
-    """Those of the examples that are about the first `labelled` pictures, or were made of one about them."""
+    """Those of the examples that are about the first `labelled` pictures, or were made of one about them.
+
+    Raises UserError if there are fewer such pictures.
+    """
     of = [row["meta"].get("of", row["image_id"]) for row in examples]
-    known = set(
-        list(dict.fromkeys(image_id for image_id, row in zip(of, examples, strict=True) if "of" not in row["meta"]))[:labelled]
-    )
+    there = list(dict.fromkeys(row["image_id"] for row in examples if "of" not in row["meta"]))
+    if labelled > len(there):
+        raise UserError(f"params.yaml: data.tuned: expected at most {len(there)}, as many pictures as have labels, got {labelled}")
+    known = set(there[:labelled])
     return [row for image_id, row in zip(of, examples, strict=True) if image_id in known]
 
 
