@@ -18,7 +18,7 @@ study: ready ## set up and run the whole study (dvc repro); ARGS=pyramid for ins
 	@[ -e .git ] || git rev-parse --git-dir >/dev/null 2>&1 || $(RUN) -m dvc config --local core.no_scm true
 	@$(RUN) -m dvc repro $(ARGS)
 
-ablations: ready ## what each part of HKD4VLM is worth, three seeds: about half an hour each
+ablations: ready ## what each part of HKD4VLM is worth, three seeds: some forty minutes each
 	@$(RUN) -m dvc repro reports/ablations/dvc.yaml $(ARGS)
 
 test: ready ## set up and run the tests; ARGS="-k losses" for instance chooses some

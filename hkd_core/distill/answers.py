@@ -1,6 +1,6 @@
 """What frozen models answer, asked once before a student learns from it: their distributions over every example's choices."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,14 +19,14 @@ def first_tokens(vlm: VLM, prompt: str, choices: Sequence[str]) -> list[int]:
     return starts
 
 
-def choice_answers(vlm: VLM, name: str, data: TrainingSet, *, shifted: bool, tasks: Collection[str] | None = None) -> Tensor:
+def choice_answers(vlm: VLM, name: str, data: TrainingSet, *, shifted: bool) -> Tensor:
     """[examples, C] log-probabilities of each example's choices, C of the most choices; -inf where there are fewer, or none.
 
     name: under which the model's features stand in `data`. A frozen teacher says the same in every epoch, so it is asked once, not
     at every step. shifted: as mapping shift-enhanced inference answers, the mean over those examples of `data` that ask the same
-    with the options in other places (see `sets.turned`). tasks: those it is asked about, None for all.
+    with the options in other places (see `sets.turned`).
     """
-    rows = [i for i, row in enumerate(data.examples) if row["choices"] and (tasks is None or row["task"] in tasks)]
+    rows = [i for i, row in enumerate(data.examples) if row["choices"]]
     starts: dict[tuple[str, ...], list[int]] = {}
     for i in rows:
         choices = tuple(data.examples[i]["choices"])

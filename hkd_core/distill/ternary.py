@@ -37,7 +37,7 @@ def imitation(mapped: Tensor, target: Tensor) -> Tensor:
 class TernaryStep(Taught):
     """The student learns from labels and from three voices under mapping shift: teacher, assistant, and what it said itself before.
 
-    Each voice is gated by the agreement of all three and the label. Two finer terms, each 0 unless it has a weight, look into the
+    With `gate`, each voice counts as far as all three agree with each other and the label. Two finer terms, each 0 unless it has a weight, look into the
     models at every step: the assistant's relations between visual tokens and answer, and the teacher's last hidden states, of any
     width, met through a linear map that is learned with the student and thrown away after (as in arXiv 1412.6550), at every word
     behind the picture.
