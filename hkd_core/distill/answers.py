@@ -11,12 +11,21 @@ from hkd_core.inference.scoring import choice_tokens, token_logits
 from hkd_core.models.vlm import VLM
 
 
-def first_tokens(vlm: VLM, prompt: str, choices: Sequence[str]) -> list[int]:
-    """The token each choice begins with. Raises UserError where two begin alike: one token cannot tell them apart."""
-    starts = [tokens[0] for tokens in choice_tokens(vlm, prompt, choices)]
-    if len(set(starts)) < len(starts):
-        raise UserError(f'choices of "{prompt}": {", ".join(choices)}: two begin with the same token, so none can be taught by it')
-    return starts
+def first_tokens(vlm: VLM, examples: Sequence[dict]) -> dict[tuple[str, ...], list[int]]:
+    """choices -> the token each begins with, of the examples that have choices.
+
+    Raises UserError where two begin alike: one token cannot tell them apart.
+    """
+    found: dict[tuple[str, ...], list[int]] = {}
+    for row in examples:
+        choices = tuple(row["choices"])
+        if choices and choices not in found:
+            found[choices] = [tokens[0] for tokens in choice_tokens(vlm, row["prompt"], choices)]
+            if len(set(found[choices])) < len(choices):
+                raise UserError(
+                    f'choices of "{row["prompt"]}": {", ".join(choices)}: two begin with the same token, so none can be taught by it'
+                )
+    return found
 
 
 def choice_answers(vlm: VLM, name: str, data: TrainingSet, *, shifted: bool) -> Tensor:
@@ -27,11 +36,7 @@ def choice_answers(vlm: VLM, name: str, data: TrainingSet, *, shifted: bool) -> 
     with the options in other places (see `sets.turned`).
     """
     rows = [i for i, row in enumerate(data.examples) if row["choices"]]
-    starts: dict[tuple[str, ...], list[int]] = {}
-    for i in rows:
-        choices = tuple(data.examples[i]["choices"])
-        if choices not in starts:
-            starts[choices] = first_tokens(vlm, data.examples[i]["prompt"], choices)
+    starts = first_tokens(vlm, data.examples)
     prompts = [data.suffixes[i][: data.prompts[i]] for i in rows]
     pictures = [data.pictures[name][data.examples[i]["image_id"]] for i in rows]
     logits = token_logits(vlm, prompts, [1] * len(rows), pictures, title=f"{name} answers")
@@ -65,16 +70,9 @@ def collate_said(data: TrainingSet, said: Mapping[str, Tensor]) -> Callable[[lis
     "said" name -> [M, C] log-probabilities; "choices" [M, C] the choices' first tokens, 0 where there are fewer; "chosen" [M] which
     of them is the label, or UNLABELLED; "first" [M] which of the batch's answer tokens is each example's first.
     """
-    starts: dict[tuple[str, ...], list[int]] = {}
     heard = torch.isfinite(torch.stack(list(said.values()))).any(-1).all(0).tolist()
     most = next(iter(said.values())).shape[1]
-
-    def tokens_of(row: dict) -> list[int]:
-        choices = tuple(row["choices"])
-        if choices not in starts:
-            found = first_tokens(data.vlm, row["prompt"], choices)
-            starts[choices] = found + [0] * (most - len(found))
-        return starts[choices]
+    starts = {choices: tokens + [0] * (most - len(tokens)) for choices, tokens in first_tokens(data.vlm, data.examples).items()}
 
     def collate(indices: list[int]) -> dict:
         batch = data.collate(indices)
@@ -85,7 +83,7 @@ def collate_said(data: TrainingSet, said: Mapping[str, Tensor]) -> Callable[[lis
         chosen = [row["choices"].index(row["answer"]) if row["answer"] else UNLABELLED for row in rows]
         return batch | {
             "said": {name: logp[[indices[n] for n in places]] for name, logp in said.items()},
-            "choices": torch.tensor([tokens_of(row) for row in rows], dtype=torch.long).view(-1, most),
+            "choices": torch.tensor([starts[tuple(row["choices"])] for row in rows], dtype=torch.long).view(-1, most),
             "chosen": torch.tensor(chosen, dtype=torch.long),
             "first": begins[places],
         }

@@ -61,7 +61,9 @@ def first_labelled(examples: Sequence[dict], labelled: int) -> list[dict]:
     of = [row["meta"].get("of", row["image_id"]) for row in examples]
     there = list(dict.fromkeys(row["image_id"] for row in examples if "of" not in row["meta"]))
     if labelled > len(there):
-        raise UserError(f"params.yaml: data.tuned: expected at most {len(there)}, as many pictures as have labels, got {labelled}")
+        raise UserError(
+            f"labels of {labelled} pictures wanted (params.yaml: data.tuned or ablations.labels), only {len(there)} have some"
+        )
     known = set(there[:labelled])
     return [row for image_id, row in zip(of, examples, strict=True) if image_id in known]
 
