@@ -141,6 +141,7 @@ class SelfEvolution:
     learning_rate: float = key(POSITIVE)
     rank: int = key(COUNT)
     layers: int = key(COUNT)
+    full_rate: float = key(POSITIVE)
     rounds: int = key(COUNT)
     kind: str = key(KIND)
     distortions: tuple[tuple[str, float] | tuple[str, int], ...] = key(
