@@ -1,6 +1,7 @@
 """Any vision-language model behind one interface; the adapter that changes nothing until it has learned."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -30,6 +31,13 @@ def test_hidden_states_equal_what_transformers_computes_from_pixels(vlm, picture
     with torch.no_grad():
         expected = vlm.model.model(**whole).last_hidden_state
         torch.testing.assert_close(vlm.hidden(batch).last_hidden_state, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_pictures_features_travel_alone_to_another_process(vlm, pictures):
+    some = list(pictures.values())[:4]
+    alone, several = (encode_all({"": vlm}, some[:n])[""][0] for n in (1, 4))
+    for encoded in (several, vlm.without_picture(several)):
+        assert len(pickle.dumps(encoded)) <= len(pickle.dumps(alone))
 
 
 def test_a_saved_model_loads_as_any_hub_model_would(vlm, pictures, tmp_path):

@@ -105,14 +105,15 @@ class VLM:
         output = self.core.get_image_features(pixels, **{k: v.to(self.device) for k, v in extras.items()})
         features = output.pooler_output if hasattr(output, "pooler_output") else output
         flat = torch.cat([f.reshape(-1, f.shape[-1]) for f in features])
-        parts = flat.split([prefix.count(self.image_token_id) for prefix in prefixes])
-        rows = [{k: v[n : n + 1] for k, v in extras.items()} for n in range(len(prefixes))]
+        # Cloned: a slice keeps the whole batch alive, and takes it along to another process.
+        parts = [part.clone() for part in flat.split([prefix.count(self.image_token_id) for prefix in prefixes])]
+        rows = [{k: v[n : n + 1].clone() for k, v in extras.items()} for n in range(len(prefixes))]
         return [Encoded(*row) for row in zip(prefixes, parts, rows, strict=True)]
 
     def without_picture(self, picture: Encoded) -> Encoded:
         """The same prompt with nothing to see: no placeholders, no features."""
         prefix = [token for token in picture.prefix if token != self.image_token_id]
-        return Encoded(prefix, picture.features[:0])
+        return Encoded(prefix, picture.features[:0].clone())
 
     def inputs(self, pictures: Sequence[Encoded], suffixes: Sequence[list[int]], *, left: bool = False) -> dict:
         """A padded batch for `hidden`: ids and mask [B, T] (padded right, or left for generation), features, extras."""
