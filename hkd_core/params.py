@@ -102,6 +102,7 @@ class Pyramid:
     kind: str = key(KIND)
     beta: float = key(SHARE)
     temperature: float = key(POSITIVE)
+    final_temperature: float = key(POSITIVE)
     down: float = key(NATURAL)
     feedback: float = key(NATURAL)
     peers: float = key(NATURAL)

@@ -1,10 +1,13 @@
 """The loop and the objectives: each against what the formula gives by hand."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import tiny_vlm
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from hkd_core.distill.answers import choice_answers, collate_said
@@ -102,6 +105,36 @@ def test_two_runs_with_one_seed_give_the_same_weights(examples, pictures):
         train(Supervised(vlm), data.collate, len(data), Schedule(3, 8, 1e-3, precision="no"), seed=1)
         weights.append({k: v.clone() for k, v in vlm.model.state_dict().items()})
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def test_a_lora_learns_alone_and_the_weights_it_was_put_into_stay(vlm, examples, pictures):
+    before = {name: weight.clone() for name, weight in vlm.model.state_dict().items()}
+    vlm.model = get_peft_model(vlm.model, LoraConfig(r=2, target_modules=r".*language_model.*(q_proj|v_proj)"))
+    data = training_set(examples[:8], pictures, student=vlm)
+    first, *_, last = train(Supervised(vlm), data.collate, 8, Schedule(50, 8, 1e-1, precision="no"), seed=0)
+    assert last["labels"] < first["labels"] / 2
+    after = vlm.model.unload().state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+
+
+def test_a_step_in_bf16_is_the_step_in_float32_but_for_rounding(examples, pictures):
+    losses = {}
+    for precision in ("no", "bf16"):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        vlm = tiny_vlm(32, 2, 0)
+        data = training_set(examples[:8], pictures, student=vlm)
+        losses[precision] = train(Supervised(vlm), data.collate, 8, Schedule(4, 8, 1e-3, precision=precision), seed=0)
+        assert all(weight.dtype == torch.float32 for weight in vlm.model.parameters())
+    for exact, rounded in zip(losses["no"], losses["bf16"], strict=True):
+        assert exact["labels"] != rounded["labels"]
+        assert rounded["labels"] == pytest.approx(exact["labels"], rel=0.02)
+
+
+def test_models_with_different_tokenizers_are_named(vlm, examples, pictures):
+    other = tiny_vlm(32, 1, 1)
+    other.tokenizer.add_tokens(["zebra"])
+    with pytest.raises(UserError, match="teacher and student: their tokenizers differ"):
+        training_set(examples[:2], pictures, student=vlm, teacher=other)
 
 
 def test_answer_positions_are_those_whose_next_token_is_the_answer(vlm, examples, pictures):
@@ -260,6 +293,27 @@ def test_every_pyramid_part_equals_the_formula_and_teaches_only_its_own_model(tr
         torch.testing.assert_close(parts[name].total.double(), value, rtol=1e-3, atol=1e-4)
     parts["student/level"].total.backward()
     assert all(p.grad is None or not p.grad.any() for p in trio["teacher"].model.parameters())
+
+
+def test_the_temperature_moves_from_first_to_final_and_stays_where_there_is_no_final(trio):
+    upper, lower = {"teacher": trio["teacher"]}, {"student": trio["student"]}
+    for how, expected in (({"temperature": 4.0, "final_temperature": 1.0}, [4.0, 2.5, 1.0]), ({"temperature": 2.0}, [2.0] * 3)):
+        step = PyramidStep(upper, lower, down=1.0, feedback=0.0, peers=0.0, **{**HOW, **how})
+        found = []
+        for done in (0.0, 0.5, 1.0):
+            step.cool(done)
+            found.append(step.settings["temperature"])
+        assert found == expected
+
+
+def test_four_levels_learn_pair_by_pair_each_from_what_the_one_above_has_become(examples, pictures):
+    names = ("a", "b", "c", "d")
+    models = {name: tiny_vlm(32, 1, seed) for seed, name in enumerate(names)}
+    data = training_set(examples[:6], pictures, **models)
+    for upper, lower in pairwise(names):
+        step = PyramidStep({upper: models[upper]}, {lower: models[lower]}, down=1.0, feedback=0.0, peers=0.0, **HOW)
+        first, *_, last = train(step, data.collate, 6, Schedule(20, 6, 1e-2, precision="no"), seed=0)
+        assert last[f"{lower}/level"] < first[f"{lower}/level"] / 2
 
 
 def test_where_there_is_no_label_the_lower_level_is_taught_and_the_upper_hears_nothing_from_it(trio, examples, pictures):

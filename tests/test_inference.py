@@ -111,6 +111,21 @@ def test_a_contrastive_answer_equals_one_that_reads_everything_anew_for_every_to
         assert answers[n] == tidy(vlm.tokenizer.decode(ids, skip_special_tokens=True))
 
 
+def test_sampled_contrastive_answers_follow_the_purged_distribution(vlm, pictures):
+    image, prompt, draws = next(iter(pictures.values())), "What color is the dog?", 4000
+    look, unseen = (encode_all({"": vlm}, [image], distort=d)[""] for d in (None, distortion("blank", 0)))
+    with torch.no_grad():
+        seen, other = (
+            vlm.hidden(vlm.inputs(x, [vlm.suffix(prompt)])).last_hidden_state[:, -1] @ vlm.head.T for x in (look, unseen)
+        )
+    expected = (purify(seen, other, alpha=1.5, beta=0.1) / 0.7).softmax(-1)[0]
+    how = {"max_new_tokens": 1, "alpha": 1.5, "beta": 0.1, "temperature": 0.7, "batch_size": 1000, "seed": 3}
+    answers = generate(vlm, [prompt] * draws, look * draws, contrast=[unseen * draws], **how)
+    for token in expected.topk(3).indices:
+        share = answers.count(tidy(vlm.tokenizer.decode([int(token)], skip_special_tokens=True))) / draws
+        assert share == pytest.approx(float(expected[token]), abs=0.03)
+
+
 def test_purging_by_the_formula_and_by_nothing(logits):
     clean, distorted = logits
     assert torch.equal(purify(clean, distorted, alpha=0, beta=0), clean)

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -167,6 +168,23 @@ def test_an_adapter_saves_and_loads_by_itself_and_works_with_generate(vlm, batch
     HallucinationEliminationAdapter.from_pretrained(tmp_path).attach(vlm.model)
     assert torch.equal(vlm.hidden(batch).last_hidden_state, expected)
     assert torch.equal(vlm.model.generate(**vlm.arguments(batch), max_new_tokens=4, do_sample=False), generated)
+
+
+@torch.no_grad()
+def test_an_adapter_works_with_a_lora_beside_it_and_each_can_be_taken_off(vlm, batch):
+    original = vlm.hidden(batch).last_hidden_state
+    adapter = trained_adapter(32, rank=4).attach(vlm.model)
+    adapted = vlm.hidden(batch).last_hidden_state
+    lora = LoraConfig(r=2, init_lora_weights=False, target_modules=r".*language_model.*(q_proj|v_proj)")
+    vlm.model = get_peft_model(vlm.model, lora)
+    both = vlm.hidden(batch).last_hidden_state
+    assert not torch.equal(both, adapted)
+    with vlm.model.disable_adapter():
+        assert torch.equal(vlm.hidden(batch).last_hidden_state, adapted)
+        adapter.detach()
+        assert torch.equal(vlm.hidden(batch).last_hidden_state, original)
+    adapter.attach(vlm.model)
+    assert torch.equal(vlm.hidden(batch).last_hidden_state, both)
 
 
 def test_an_adapter_that_is_loaded_with_a_model_counts(vlm, tmp_path):

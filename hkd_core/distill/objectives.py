@@ -15,8 +15,14 @@ from hkd_core.models.vlm import VLM
 
 
 def trainable(vlm: VLM) -> VLM:
-    """Unfreeze the language model alone: features are computed once, so what sees stays as it is. Returns the VLM."""
+    """Unfreeze the language model alone: features are computed once, so what sees stays as it is. Returns the VLM.
+
+    Of a model that peft has wrapped, only what peft put into it learns, a LoRA for instance.
+    """
     vlm.model.requires_grad_(False)
+    if hasattr(vlm.model, "peft_config"):
+        vlm.model.set_adapter(vlm.model.active_adapter)
+        return vlm
     vlm.core.model.language_model.requires_grad_(True)
     vlm.core.get_output_embeddings().weight.requires_grad_(True)
     return vlm

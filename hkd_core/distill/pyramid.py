@@ -42,7 +42,7 @@ class PyramidStep(Cast):
     Every model minimises cross-entropy; a lower one also the divergence from the upper level's current, detached mean
     distribution (weight `down`), an upper one a little from the lower level's (`feedback`, only where a label corrects it: else
     the weaker would be all that the stronger hears), and peers of one level from each other's (`peers`, deep mutual learning,
-    arXiv 1706.00384). T² is kept.
+    arXiv 1706.00384). T² is kept. With `final_temperature` the temperature moves there from `temperature`, as `cool` is told.
     """
 
     def __init__(
@@ -56,11 +56,18 @@ class PyramidStep(Cast):
         down: float,
         feedback: float,
         peers: float,
+        final_temperature: float | None = None,
     ):
         super().__init__({name: trainable(vlm) for name, vlm in {**upper, **lower}.items()})
         self.upper, self.lower = list(upper), list(lower)
         self.settings = {"kind": kind, "beta": beta, "temperature": temperature}
+        self.temperatures = temperature, temperature if final_temperature is None else final_temperature
         self.down, self.feedback, self.peers = down, feedback, peers
+
+    def cool(self, done: float) -> None:
+        """Set the temperature of the moment: `done`, a share of the steps in [0, 1], of the way from first to final."""
+        first, final = self.temperatures
+        self.settings["temperature"] = first + done * (final - first)
 
     def forward(self, batch: dict) -> dict[str, Part]:
         logits = {name: project(vlm, answer_hidden(vlm, batch, name)[0]) for name, vlm in self.vlms.items()}
