@@ -1,4 +1,4 @@
-"""Mode-seeking evolving (SEED): a model's own purified distribution, distilled back into an adapter.
+"""Mode-seeking evolving (SEED): a model's own purified distribution, distilled back into an adapter (or a control).
 
 Stated by SEED's abstract: identify, isolate, purge, distil back, mode-seeking, an adapter. The rest is our reading.
 """
@@ -102,10 +102,10 @@ def collate_with(
 
 
 class EvolveStep(Cast):
-    """divergence(model with adapter || purified distribution), at the answer's positions; the base is frozen.
+    """divergence(model with adapter || purified distribution), at the answer's positions; the base is frozen beside an adapter.
 
     `kind` "reverse_kl" seeks modes; the others are controls, as is adapter None: what already requires a gradient learns, for
-    instance the LoRA that peft has put into the model.
+    instance the LoRA that peft has put into the model, or the language model itself.
     At anchors it is forward KL, times `hold`, whatever the kind: where nothing was purged there is no false mode to let go of,
     and a model that must cover what it said forgets less than one that seeks modes in it. Our choice; the abstract has no anchors.
     """

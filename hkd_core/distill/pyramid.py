@@ -65,9 +65,9 @@ class PyramidStep(Cast):
         self.down, self.feedback, self.peers = down, feedback, peers
 
     def cool(self, done: float) -> None:
-        """Set the temperature of the moment: `done`, a share of the steps in [0, 1], of the way from first to final."""
+        """Set the temperature of the moment: `done` of the way from first to final, from 1 on the final one."""
         first, final = self.temperatures
-        self.settings["temperature"] = first + done * (final - first)
+        self.settings["temperature"] = first + min(done, 1.0) * (final - first)
 
     def forward(self, batch: dict) -> dict[str, Part]:
         logits = {name: project(vlm, answer_hidden(vlm, batch, name)[0]) for name, vlm in self.vlms.items()}

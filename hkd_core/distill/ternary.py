@@ -1,4 +1,4 @@
-"""Ternary-coupled refinement distillation (TCRD): teacher, assistant and student coupled in every batch.
+"""Ternary-coupled refinement distillation (TCRD): teacher, assistant and student coupled in every example.
 
 Stated by HKD4VLM's abstract: ternary-coupled, refinement, fine-grained. Couplings, gate and relation term are our reading.
 """
@@ -35,12 +35,12 @@ def imitation(mapped: Tensor, target: Tensor) -> Tensor:
 
 
 class TernaryStep(Taught):
-    """The student learns from labels and from three voices under mapping shift: teacher, assistant, and what it said itself before.
+    """The student learns from labels and from what three voices said before: teacher, assistant, and itself as it was.
 
-    With `gate`, each voice counts as far as all three agree with each other and the label. Two finer terms, each 0 unless it has a weight, look into the
-    models at every step: the assistant's relations between visual tokens and answer, and the teacher's last hidden states, of any
-    width, met through a linear map that is learned with the student and thrown away after (as in arXiv 1412.6550), at every word
-    behind the picture.
+    With `gate`, each voice counts as far as all three agree with each other and the label. Two finer terms, each 0 unless it has a
+    weight, look into the models at every step: the assistant's relations between visual tokens and answer, and the teacher's last
+    hidden states, of any width, met through a linear map that is learned with the student and thrown away after (as in arXiv
+    1412.6550), at every token that is not visual.
     """
 
     def __init__(
