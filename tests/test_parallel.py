@@ -29,6 +29,16 @@ def test_results_come_in_the_order_of_the_jobs_and_threads_are_shared(threads):
     assert (os.getpid() in {process for *_, process in found}) == (threads == 1)
 
 
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+def test_random_numbers_do_not_depend_on_what_a_process_did_before(threads):
+    def job(k):
+        return torch.rand(k + 1)[0].item()
+
+    torch.manual_seed(5)
+    found = side_by_side([partial(job, k) for k in range(5)])
+    assert set(found) == {torch.rand(1).item()}
+
+
 def test_what_a_job_raises_is_raised_here(threads):
     def job():
         raise UserError("no such picture")
