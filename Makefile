@@ -12,14 +12,20 @@ RUN := PATH="$(ENVIRONMENT)/bin:$$PATH" "$(ENVIRONMENT)/bin/python"
 WANTED = $$(cat requirements.lock pyproject.toml | cksum) $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: study ablations test help lab lint clean-notebooks lock setup ready
+SEEDS ?= 0 1 2
+.PHONY: study seeds ablations test help lab lint clean-notebooks lock setup ready
 
 study: ready ## set up and run the whole study (dvc repro); ARGS=pyramid for instance runs it up to that stage
 	@[ -e .git ] || git rev-parse --git-dir >/dev/null 2>&1 || $(RUN) -m dvc config --local core.no_scm true
 	@$(RUN) -m dvc repro $(ARGS)
 
-ablations: ready ## what each part of HKD4VLM is worth, three seeds: some forty minutes each
-	@$(RUN) -m dvc repro reports/ablations/dvc.yaml $(ARGS)
+seeds: ready ## the whole study for each of SEEDS="0 1 2", put together: some thirty minutes each
+	@$(RUN) -m hkd_core.seeds study $(SEEDS)
+	@$(RUN) -m dvc repro reports/seeds/dvc.yaml:seeds
+
+ablations: ready ## what each part of HKD4VLM is worth, after the study of each of SEEDS: some half an hour more each
+	@$(RUN) -m hkd_core.seeds ablations $(SEEDS)
+	@$(RUN) -m dvc repro reports/seeds/dvc.yaml:ablation_tables
 
 test: ready ## set up and run the tests; ARGS="-k losses" for instance chooses some
 	@$(RUN) -m pytest -q $(ARGS)

@@ -17,7 +17,7 @@ from hkd_core import notebook
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-ABLATIONS = yaml.safe_load((ROOT / "reports/ablations/dvc.yaml").read_text())["stages"]
+SEEDS = yaml.safe_load((ROOT / "reports/seeds/dvc.yaml").read_text())["stages"]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 README = (ROOT / "README.md").read_text()
 
@@ -50,7 +50,7 @@ def all_imported(code: str) -> set[Path]:
 def test_every_module_that_a_notebook_loads_is_among_its_stages_dependencies(name):
     cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells
     code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    stages = [s for s in (*STAGES.values(), *ABLATIONS.values()) if f"run {name}" in s["cmd"]]
+    stages = [s for s in (*STAGES.values(), *SEEDS.values()) if f"run {name}" in s["cmd"]]
     missing = []
     for path in all_imported(code):
         place = path.relative_to(ROOT).as_posix()
@@ -71,7 +71,7 @@ def test_notebooks_are_committed_clean_with_a_plain_parameters_cell(name):
 
 
 def test_every_notebook_is_a_stage_of_its_name():
-    ran = [(re.search(r"run (\S+)", s["cmd"])[1], name) for name, s in (STAGES | ABLATIONS).items() if name != "code"]
+    ran = [(re.search(r"run (\S+)", s["cmd"])[1], name) for name, s in (STAGES | SEEDS).items() if name != "code"]
     assert {source for source, _ in ran} == set(NOTEBOOKS)
     # A notebook that runs twice says in its second name on what.
     assert all(name == source.split("_", 1)[1] or name.startswith(f"{source.split('_', 1)[1]}_of_") for source, name in ran)

@@ -1,0 +1,56 @@
+"""What several seeds say together: each is a study of its own, with other pictures and other base models (our choice)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest, t
+
+from hkd_core.errors import UserError
+from hkd_core.evaluation.statistics import holm
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """mean, sd, and the 95 % interval (low, high) of the mean by Student's t: seeds are the sample, two at least.
+
+    Raises ValueError for one.
+    """
+    if len(values) < 2:
+        raise ValueError(f"expected two seeds or more, got {len(values)}")
+    mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = float(t.ppf(0.975, len(values) - 1)) * sd / len(values) ** 0.5
+    return {"mean": mean, "sd": sd, "low": mean - half, "high": mean + half}
+
+
+def gathered(folder: Path, table: str) -> pd.DataFrame:
+    """Rows of `folder`/SEED-`table`.csv of all seeds, with their seed. Raises UserError where there are fewer than two."""
+    found = sorted(folder.glob(f"*-{table}.csv"), key=lambda path: int(path.name.split("-")[0]))
+    if len(found) < 2:
+        raise UserError(
+            f"{folder}/SEED-{table}.csv: expected two seeds or more, found {len(found)}; python -m hkd_core.seeds makes them"
+        )
+    return pd.concat([pd.read_csv(path).assign(seed=int(path.name.split("-")[0])) for path in found], ignore_index=True)
+
+
+def summary(rows: pd.DataFrame, keys: Sequence[str], value: str) -> pd.DataFrame:
+    """One row for each value of `keys` that every seed has, in the first seed's order: `spread`, and seed_0, seed_1 and so on."""
+    seeds = list(dict.fromkeys(rows.seed))
+    wide = rows.pivot_table(index=list(keys), columns="seed", values=value, sort=False).dropna()[seeds]
+    found = pd.DataFrame([spread(row) for row in wide.to_numpy()], index=wide.index)
+    return found.join(wide.rename(columns=lambda seed: f"seed_{seed}")).round(4).reset_index()
+
+
+def differences(rows: pd.DataFrame) -> pd.DataFrame:
+    """`summary` of comparisons (see comparison.FIELDS), with all seeds' answers fixed and broken, and an exact test of these.
+
+    The interval says what another seed would give; the test, adjusted within each benchmark (Holm), speaks of these seeds' models.
+    """
+    keys = ["question", "a", "b", "benchmark"]
+    found = summary(rows, keys, "difference")
+    counts = rows.groupby(keys, sort=False)[["fixed", "broken"]].sum().reset_index()
+    found = found.merge(counts, on=keys)
+    changed = found.fixed + found.broken
+    found["p"] = [float(binomtest(a, n).pvalue) if n else 1.0 for a, n in zip(found.fixed, changed, strict=True)]
+    found["p_holm"] = found.groupby("benchmark", sort=False).p.transform(lambda p: pd.Series(holm(list(p)), p.index))
+    return found.assign(p=[float(f"{p:.4g}") for p in found.p], p_holm=found.p_holm.round(4))

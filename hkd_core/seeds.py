@@ -1,0 +1,92 @@
+"""The study, or its ablations, once for every seed: another world, other pictures, other base models.
+
+`python -m hkd_core.seeds study 0 1 2`: each seed runs what is committed in a clone of its own under build/seeds, which shares
+DVC's cache and stays there, so that a run that was cut short goes on where it was. Tables come back to reports/seeds.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from hkd_core.errors import UserError
+from hkd_core.files import read_text, write_bytes, write_text
+from hkd_core.root import find_root
+
+# What to reproduce, and where its tables are.
+PARTS = {"study": ("dvc.yaml", "reports/tables"), "ablations": ("reports/seeds/dvc.yaml:ablations", "reports/ablations")}
+TABLES = ("results.csv", "comparisons.csv")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What a git command says. Raises UserError with what it complains of."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise UserError("git is needed: seeds run in clones") from error
+    if done.returncode:
+        raise UserError(f"{folder}: git {arguments[0]}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+    return done.stdout.strip()
+
+
+def committed(root: Path) -> str:
+    """The commit to run. Raises UserError where code or settings differ from it."""
+    changed = git(root, "status", "--porcelain", "--", "hkd_core", "notebooks", "dvc.yaml", "reports/seeds/dvc.yaml", "params.yaml")
+    if changed:
+        raise UserError(f"{changed.splitlines()[0][2:].strip()}: not committed; every seed runs what is committed")
+    return git(root, "rev-parse", "HEAD")
+
+
+def prepared(root: Path, seed: int, commit: str) -> Path:
+    """The seed's clone at `commit`, with its seed set; what it made before (build/) stays."""
+    folder = root / f"build/seeds/{seed}"
+    if not (folder / ".git").exists():
+        git(root, "clone", "--quiet", "--no-checkout", str(root), str(folder))
+    git(folder, "fetch", "--quiet", "origin", commit)
+    git(folder, "checkout", "--quiet", "--force", "--detach", commit)
+    write_text(folder / ".dvc/config.local", f"[cache]\n    dir = {root / '.dvc/cache'}\n")
+    settings, times = re.subn(r"(?m)^seed:.*$", f"seed: {seed}", read_text(folder / "params.yaml"))
+    if times != 1:
+        raise UserError(f"{folder / 'params.yaml'}: expected one line that begins with `seed:`, found {times}")
+    write_text(folder / "params.yaml", settings)
+    return folder
+
+
+def run(part: str, seeds: list[int]) -> None:
+    """Reproduce a part (of PARTS) for every seed and fetch its tables. Raises UserError naming the seed that failed."""
+    root = find_root()
+    commit = committed(root)
+    target, tables = PARTS[part]
+    for number, seed in enumerate(seeds, 1):
+        print(f"seed {seed} ({number} of {len(seeds)}), in build/seeds/{seed}", flush=True)
+        folder = prepared(root, seed, commit)
+        # Its own hkd_core before the installed one, which follows the working tree.
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", "repro", target], cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}
+        )
+        if done.returncode:
+            raise UserError(f"seed {seed}: stopped, see above; run the same again to go on")
+        for name in TABLES:
+            write_bytes(root / f"reports/seeds/{part}/{seed}-{name}", (folder / tables / name).read_bytes())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m hkd_core.seeds", description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("seeds", nargs="+", type=int, metavar="SEED", help="for instance 0 1 2")
+    options = parser.parse_args(arguments)
+    try:
+        run(options.part, options.seeds)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

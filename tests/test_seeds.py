@@ -1,0 +1,97 @@
+"""Several seeds: each in a clone of its own, and what they say together."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from scipy.stats import binomtest, ttest_1samp
+
+from hkd_core.errors import UserError
+from hkd_core.evaluation.over_seeds import differences, gathered, spread, summary
+
+STAGE = """\
+stages:
+  tables:
+    cmd: mkdir -p reports/tables && python -c "import yaml; print('seed', yaml.safe_load(open('params.yaml'))['seed'])" > reports/tables/results.csv && cp reports/tables/results.csv reports/tables/comparisons.csv
+    params: [seed]
+    outs: [reports/tables/results.csv: {cache: false}, reports/tables/comparisons.csv: {cache: false}]
+"""
+
+
+def command(*arguments, folder):
+    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project of one stage, whose tables hold the seed."""
+    (tmp_path / "dvc.yaml").write_text(STAGE)
+    (tmp_path / "params.yaml").write_text("# settings\nseed: 0\nprofiles: {}\n")
+    (tmp_path / ".gitignore").write_text("build/\n")
+    for step in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"], ["git", "add", "."]):
+        assert command(*step, folder=tmp_path).returncode == 0
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    assert command("git", *who, "commit", "-qm", "begin", folder=tmp_path).returncode == 0
+    return tmp_path
+
+
+def seeds_of(project, *seeds):
+    return command(sys.executable, "-m", "hkd_core.seeds", "study", *map(str, seeds), folder=project)
+
+
+def test_every_seed_runs_what_is_committed_and_its_tables_come_back(project):
+    done = seeds_of(project, 3, 4)
+    assert done.returncode == 0, done.stderr
+    assert [(project / f"reports/seeds/study/{seed}-results.csv").read_text() for seed in (3, 4)] == ["seed 3\n", "seed 4\n"]
+    assert (project / "params.yaml").read_text().startswith("# settings\nseed: 0\n")
+    again = seeds_of(project, 3)
+    assert again.returncode == 0 and "Running stage" not in again.stdout
+
+
+def test_seeds_refuse_what_is_not_committed_and_name_the_seed_that_failed(project):
+    params = project / "params.yaml"
+    params.write_text(params.read_text() + "more: 1\n")
+    done = seeds_of(project, 1)
+    assert done.returncode == 1 and done.stderr == "error: params.yaml: not committed; every seed runs what is committed\n"
+    (project / "dvc.yaml").write_text(STAGE.replace("mkdir", "false && mkdir"))
+    command("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qam", "break", folder=project)
+    done = seeds_of(project, 1)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: seed 1: stopped, see above")
+
+
+def test_the_interval_over_seeds_is_students():
+    values = [0.05, 0.02, 0.06]
+    reference = ttest_1samp(values, 0).confidence_interval(0.95)
+    found = spread(values)
+    assert found["low"] == pytest.approx(reference.low) and found["high"] == pytest.approx(reference.high)
+    with pytest.raises(ValueError, match="two seeds or more, got 1"):
+        spread([0.1])
+
+
+def test_only_what_every_seed_has_is_put_together():
+    rows = pd.DataFrame({"model": ["b", "a", "b", "c"], "value": [1.0, 4.0, 3.0, 9.0], "seed": [0, 0, 1, 1]})
+    found = summary(rows, ["model"], "value")
+    assert list(found.model) == ["b"]
+    assert found.loc[0, ["mean", "seed_0", "seed_1"]].to_list() == [2.0, 1.0, 3.0]
+
+
+def test_fixed_and_broken_answers_of_all_seeds_are_tested_together():
+    one = {"question": "better?", "a": "x", "b": "y"}
+    rows = [
+        one | {"benchmark": name, "difference": d, "fixed": fixed, "broken": broken, "seed": seed}
+        for name, pairs in {"task1": [(9, 1), (8, 2)], "task2": [(3, 3), (2, 4)]}.items()
+        for seed, ((fixed, broken), d) in enumerate(zip(pairs, (0.1, 0.2), strict=True))
+    ]
+    found = differences(pd.DataFrame(rows)).set_index("benchmark")
+    assert found.loc["task1", ["fixed", "broken"]].to_list() == [17, 3]
+    assert found.loc["task1", "p"] == pytest.approx(binomtest(17, 20).pvalue, rel=1e-3)
+    # A family is what is asked of one benchmark; here each has one question.
+    assert found.loc["task1", "p_holm"] == pytest.approx(found.loc["task1", "p"], abs=1e-4)
+
+
+def test_one_seed_is_not_several(tmp_path: Path):
+    (tmp_path / "0-results.csv").write_text("model,value\na,1\n")
+    with pytest.raises(UserError, match="two seeds or more, found 1"):
+        gathered(tmp_path, "results")
