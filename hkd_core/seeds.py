@@ -40,12 +40,16 @@ def committed(root: Path) -> str:
 
 
 def prepared(root: Path, seed: int, commit: str) -> Path:
-    """The seed's clone at `commit`, with its seed set; what it made before (build/) stays."""
+    """The seed's clone at `commit`, with its seed set; what it made before stays."""
     folder = root / f"build/seeds/{seed}"
     if not (folder / ".git").exists():
         git(root, "clone", "--quiet", "--no-checkout", str(root), str(folder))
+    lock = folder / "dvc.lock"
+    made = lock.read_bytes() if lock.is_file() else None
     git(folder, "fetch", "--quiet", "origin", commit)
     git(folder, "checkout", "--quiet", "--force", "--detach", commit)
+    if made is not None:
+        write_bytes(lock, made)  # what this seed made before, not what the commit's did
     write_text(folder / ".dvc/config.local", f"[cache]\n    dir = {root / '.dvc/cache'}\n")
     settings, times = re.subn(r"(?m)^seed:.*$", f"seed: {seed}", read_text(folder / "params.yaml"))
     if times != 1:
