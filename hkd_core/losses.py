@@ -224,6 +224,10 @@ def _unmasked(mask: Tensor | None, *tensors: Tensor) -> list[Tensor]:
     return [tensor.index_select(0, rows) for tensor in flat]
 
 
+class InfiniteDivergence(ValueError):
+    """One side can produce a token that the other rules out."""
+
+
 class _Divergence(torch.autograd.Function):
     """`divergence` of unmasked positions: logits [N, V] and [N, V] -> total."""
 
@@ -238,7 +242,7 @@ class _Divergence(torch.autograd.Function):
             values, gradient = values * weights.to(dtype).squeeze(-1), gradient.mul_(weights.to(dtype))
         total = values.sum() * temperature**2
         if total.isinf():
-            raise ValueError(
+            raise InfiniteDivergence(
                 f"{kind} is infinite: a token that one side can produce is ruled out (-inf) by the other; "
                 "smooth_logits keeps it finite, and so does a skewed kind or jsd"
             )

@@ -17,7 +17,7 @@ from hkd_core.root import find_root
 
 # What to reproduce, and where its tables are.
 PARTS = {"study": ("dvc.yaml", "reports/tables"), "ablations": ("reports/seeds/dvc.yaml:ablations", "reports/ablations")}
-TABLES = ("results.csv", "comparisons.csv")
+TABLES = {"study": ("results.csv", "comparisons.csv", "outcomes.csv"), "ablations": ("results.csv", "comparisons.csv")}
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -72,7 +72,7 @@ def run(part: str, seeds: list[int]) -> None:
         )
         if done.returncode:
             raise UserError(f"seed {seed}: stopped, see above; run the same again to go on")
-        for name in TABLES:
+        for name in TABLES[part]:
             write_bytes(root / f"reports/seeds/{part}/{seed}-{name}", (folder / tables / name).read_bytes())
 
 

@@ -13,15 +13,16 @@ from torch import nn
 from hkd_core.distill.answers import choice_answers, collate_said
 from hkd_core.distill.evolve import EvolveStep, collate_with, purified_targets
 from hkd_core.distill.examples import UNLABELLED, TrainingSet, answer_hidden, project
-from hkd_core.distill.objectives import Supervised, Taught, agreement
+from hkd_core.distill.objectives import Cast, Supervised, Taught, agreement
 from hkd_core.distill.pyramid import PyramidStep, check_levels, mean_distribution
 from hkd_core.distill.sets import first_labelled, in_all_places, turned
 from hkd_core.distill.ternary import TernaryStep, imitation, relations
 from hkd_core.distill.trainer import Part, Schedule, shuffled, train
 from hkd_core.errors import UserError
 from hkd_core.inference.contrast import purify
-from hkd_core.losses import smooth_logits
-from hkd_core.models import HallucinationEliminationAdapter
+from hkd_core.inference.scoring import score_choices
+from hkd_core.losses import divergence, smooth_logits
+from hkd_core.models import HallucinationEliminationAdapter, load_vlm
 from hkd_core.models.vlm import encode_all
 
 HOW = {"kind": "forward_kl", "beta": 0.5, "temperature": 2.0}
@@ -39,11 +40,13 @@ def trio():
 
 
 class Line(nn.Module):
-    """Least squares on one number: small enough to check the loop by hand."""
+    """Least squares on one number: small enough to check the loop by hand. Keeps the gradient of every step."""
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1, 1))
+        self.gradients = []
+        self.weight.register_post_accumulate_grad_hook(lambda p: self.gradients.append(float(p.grad)))
 
     def forward(self, batch):
         return {"squares": Part((self.weight[0, 0] * batch["x"] - batch["y"]).square().sum())}
@@ -55,13 +58,22 @@ def lines(indices):
     return {"x": x, "y": 2 * x, "tokens": len(x), "examples": len(indices)}
 
 
-def test_accumulated_micro_batches_give_the_step_of_one_batch():
+def test_accumulated_micro_batches_give_the_gradient_of_one_batch_however_many_tokens_each_has():
     whole, parts = Line(), Line()
-    batches = [[0, 1, 2, 3], [4, 5, 6, 7]]
+    batches = [[0, 1, 3], [4, 5, 6, 7, 8]]  # 4 tokens, and 11
     seen = iter(batches)
-    train(whole, lambda _: lines([i for batch in batches for i in batch]), 8, Schedule(1, 8, 0.1, clip=0, precision="no"), seed=0)
-    train(parts, lambda _: lines(next(seen)), 8, Schedule(1, 4, 0.1, clip=0, precision="no", accumulate=2), seed=0)
-    torch.testing.assert_close(whole.weight, parts.weight)
+    everything = [i for batch in batches for i in batch]
+    one = train(whole, lambda _: lines(everything), 8, Schedule(1, 8, 0.1, clip=0, precision="no"), seed=0)
+    two = train(parts, lambda _: lines(next(seen)), 8, Schedule(1, 4, 0.1, clip=0, precision="no", accumulate=2), seed=0)
+    x = lines(everything)["x"].double()
+    by_hand = float((2 * x * (0 * x - 2 * x)).sum() / len(x))  # d/dw of the mean over tokens of (w x - 2 x)^2, at w = 0
+    # What has been accumulated after the last micro-batch is what the optimiser sees.
+    assert whole.gradients[-1] == pytest.approx(by_hand, rel=1e-5) and parts.gradients[-1] == pytest.approx(by_hand, rel=1e-5)
+    mean_of_means = sum(float((-4 * lines(b)["x"].square()).mean()) for b in batches) / 2
+    assert abs(mean_of_means - by_hand) > 0.05 * abs(
+        by_hand
+    )  # what a trainer would get that divides each micro-batch by its own count
+    assert one[0]["squares"] == pytest.approx(two[0]["squares"], rel=1e-5)
 
 
 def test_the_loop_finds_the_line_and_logs_what_it_did(tmp_path):
@@ -81,6 +93,28 @@ def test_a_loss_that_is_not_finite_stops_with_step_parts_and_examples(tmp_path):
     with pytest.raises(UserError, match=r"not finite at step 0 \(squares nan\)"):
         train(Broken(), lines, 9, Schedule(3, 3, 0.1, precision="no"), seed=0, log=tmp_path / "log")
     assert len(json.loads((tmp_path / "log.bad.json").read_text())["examples"]) == 3
+
+
+def test_a_divergence_that_is_infinite_stops_with_the_examples_names(vlm, examples, pictures, tmp_path):
+    class Ruled(Cast):
+        def forward(self, batch):
+            logits = project(self.vlms["student"], answer_hidden(self.vlms["student"], batch, "student")[0])
+            impossible = torch.full_like(logits, -torch.inf).index_fill(1, torch.tensor([0]), 0.0)
+            return {"purified": Part(divergence(logits, impossible, kind="reverse_kl")[0])}
+
+    data = training_set(examples[:4], pictures, student=vlm)
+    with pytest.raises(UserError, match="ruled: step 0: reverse_kl is infinite"):
+        train(
+            Ruled({"student": vlm}),
+            data.collate,
+            4,
+            Schedule(1, 4, 0.1, precision="no"),
+            seed=0,
+            log=tmp_path / "log",
+            title="ruled",
+        )
+    report = json.loads((tmp_path / "log.bad.json").read_text())
+    assert report["ids"] == [f"{examples[i]['image_id']} {examples[i]['task']}" for i in report["examples"]]
 
 
 def test_nothing_to_train_is_said():
@@ -117,6 +151,34 @@ def test_a_lora_learns_alone_and_the_weights_it_was_put_into_stay(vlm, examples,
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
 
 
+def test_a_model_with_a_lora_is_saved_whole_and_answers_the_same(vlm, examples, pictures, tmp_path):
+    vlm.model = get_peft_model(vlm.model, LoraConfig(r=2, target_modules=r".*language_model.*(q_proj|v_proj)"))
+    data = training_set(examples[:8], pictures, student=vlm)
+    train(Supervised(vlm), data.collate, 8, Schedule(3, 8, 1e-1, precision="no"), seed=0)
+    vlm.save(tmp_path)
+    rows = [row | {"image": pictures[row["image_id"]]} for row in examples[:6]]
+    for ours, loaded in zip(score_choices(vlm, rows), score_choices(load_vlm(tmp_path), rows), strict=True):
+        assert loaded == pytest.approx(ours, abs=1e-4)
+    assert hasattr(vlm.model, "peft_config")  # what trains goes on as it was
+
+
+def test_frozen_models_stay_in_eval_mode_while_the_student_trains(trio):
+    step = TernaryStep(
+        trio["student"],
+        trio["teacher"],
+        trio["assistant"],
+        {"teacher": 1.0},
+        labels=1.0,
+        relation_weight=1.0,
+        hidden_weight=1.0,
+        **HOW,
+    )
+    step.train()
+    assert trio["student"].model.training
+    for name in ("teacher", "assistant"):
+        assert not any(module.training for module in trio[name].model.modules())
+
+
 def test_a_step_in_bf16_is_the_step_in_float32_but_for_rounding(examples, pictures):
     losses = {}
     for precision in ("no", "bf16"):
@@ -132,9 +194,29 @@ def test_a_step_in_bf16_is_the_step_in_float32_but_for_rounding(examples, pictur
 
 def test_models_with_different_tokenizers_are_named(vlm, examples, pictures):
     other = tiny_vlm(32, 1, 1)
-    other.tokenizer.add_tokens(["zebra"])
-    with pytest.raises(UserError, match="teacher and student: their tokenizers differ"):
+    known = other.tokenizer.get_vocab()
+    turned = {token: len(known) - 1 - place for token, place in known.items()}
+    other.tokenizer.get_vocab = lambda: turned
+    with pytest.raises(UserError, match="teacher and student: vocabularies differ at id 0"):
         training_set(examples[:2], pictures, student=vlm, teacher=other)
+
+
+def test_heads_padded_to_different_lengths_are_cut_to_the_shared_vocabulary(vlm, examples, pictures):
+    padded = tiny_vlm(32, 1, 1)
+    size = len(padded.head)
+    padded.model.resize_token_embeddings(size + 24)
+    with torch.no_grad():
+        padded.model.get_output_embeddings().weight[size:] = 50.0  # padding is no token, whatever its logit
+    data = training_set(examples[:6], pictures, student=vlm, teacher=padded)
+    step = PyramidStep({"teacher": padded}, {"student": vlm}, down=1.0, feedback=0.1, peers=0.0, **HOW)
+    batch = data.collate(range(6))
+    parts = step(batch)
+    ours, theirs = (
+        (project(v, answer_hidden(v, batch, n)[0])[:, :size].double() / 2).log_softmax(-1)
+        for n, v in (("student", vlm), ("teacher", padded))
+    )
+    expected = 4 * (theirs.exp() * (theirs - ours)).sum()
+    torch.testing.assert_close(parts["student/level"].total.double(), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_answer_positions_are_those_whose_next_token_is_the_answer(vlm, examples, pictures):
@@ -272,6 +354,16 @@ def test_weights_that_sum_to_nothing_and_a_gate_for_one_are_refused(vlm):
         Taught(vlm, {"teacher": 1.0}, labels=0.0, gate=True, **HOW)
 
 
+def test_a_pyramids_weights_are_none_below_zero_and_one_of_zero_is_still_logged(trio, examples, pictures):
+    upper, lower = {"teacher": trio["teacher"]}, {"student": trio["student"]}
+    with pytest.raises(UserError, match="pyramid weights: expected none below 0, got down 1, feedback -0.1"):
+        PyramidStep(upper, lower, down=1.0, feedback=-0.1, peers=0.0, **HOW)
+    data = training_set(examples[:4], pictures, **{name: trio[name] for name in ("teacher", "student")})
+    parts = PyramidStep(upper, lower, down=1.0, feedback=0.0, peers=0.0, **HOW)(data.collate(range(4)))
+    shown = parts["teacher/level"]
+    assert shown.weight == 0 and shown.total > 0 and not shown.total.requires_grad
+
+
 def test_every_pyramid_part_equals_the_formula_and_teaches_only_its_own_model(trio, examples, pictures):
     data = training_set(examples[:6], pictures, **trio)
     upper, lower = {"teacher": trio["teacher"]}, {"assistant": trio["assistant"], "student": trio["student"]}
@@ -401,7 +493,7 @@ def coupled(trio, data):
 def test_a_student_of_another_width_learns_to_meet_the_teachers_states(trio, examples, pictures):
     assert trio["student"].head.shape[1] != trio["teacher"].head.shape[1]
     data = training_set(examples[:6], pictures, **trio)
-    step = TernaryStep(**trio, voices=dict.fromkeys(VOICES, 0.0), labels=1e-9, relation_weight=0.0, hidden_weight=1.0, **HOW)
+    step = TernaryStep(**trio, voices=dict.fromkeys(VOICES, 0.0), labels=0.0, relation_weight=0.0, hidden_weight=1.0, **HOW)
     history = train(step, coupled(trio, data), 6, Schedule(50, 6, 1e-2, precision="no"), seed=0)
     assert history[-1]["hidden"] < 0.5 * history[0]["hidden"]
     assert not any("map" in name for name in trio["student"].model.state_dict())
@@ -419,7 +511,7 @@ def test_ternary_parts_are_gated_and_models_that_no_term_looks_into_stay_out_of_
     assert all(gated[voice].total < open_[voice].total for voice in ("teacher", "assistant"))
     plain = TernaryStep(**trio, voices=voices, labels=0.5, gate=True, relation_weight=0.0, hidden_weight=0.0, **HOW)
     assert set(plain.vlms) == {"student"} and set(plain(batch)) == {"labels", *VOICES}
-    with pytest.raises(UserError, match="ternary weights.*relations -1"):
+    with pytest.raises(UserError, match="weights: expected none below 0.*relations -1"):
         TernaryStep(**trio, voices=voices, labels=0.5, relation_weight=-1.0, hidden_weight=0.0, **HOW)
 
 

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from hkd_core.errors import UserError
-from hkd_core.evaluation import margins, suite
+from hkd_core.evaluation import margins, suite, tables
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.chair import chair, mentioned, singular, vocabulary_of
+from hkd_core.evaluation.mme import subtask_scores
 from hkd_core.evaluation.pope import SPLITS, build_questions
+from hkd_core.inference.scoring import score_choices
 from hkd_core.models.vlm import encode_all
 
 NAMES = ("dog", "cup", "orange", "car", "tree", "boat", "egg")
@@ -226,9 +228,62 @@ def test_the_token_audit_finds_what_lies_outside_yes_and_no(vlm):
     assert (audit["yes_token"], audit["no_token"]) == ("Yes", "No") and audit["outside_mean"] == pytest.approx(outside / 2)
 
 
-def test_mapping_shift_that_harms_on_validation_is_said_and_noise_is_not(recwarn):
-    suite.warn_if_worse("a", plain=[True] * 5 + [False] * 5, shifted=[True] * 3 + [False] * 7)  # 2 broken: noise
-    suite.warn_if_worse("b", plain=[False] * 9, shifted=[True] * 9)
-    assert not recwarn.list
-    with pytest.warns(UserWarning, match="tiny, task1: mapping shift answers worse .* 0 fixed, 9 broken"):
-        suite.warn_if_worse("tiny, task1", plain=[True] * 9, shifted=[False] * 9)
+def test_tasks_are_answered_by_every_decoding_and_mapping_shift_also_on_validation(vlm, pictures, examples):
+    ids = list(dict.fromkeys(row["image_id"] for row in examples[:12]))
+    looks = dict(zip(ids, encode_all({"": vlm}, [pictures[i] for i in ids])[""], strict=True))
+    val, test = (suite.Split(rows, looks, [looks], "noise") for rows in (examples[:6], examples[6:12]))
+    every = ("greedy", "sampling", "contrastive", "msi")
+    answers = suite.task_answers(vlm, val, test, every, {"alpha": 0.0, "beta": 0.0}, seed=0)
+    found = {(a["benchmark"], a["decoding"]) for a in answers}
+    assert found == {(t, d) for t in suite.TASKS for d in every} | {(f"{t}_val", d) for t in suite.TASKS for d in ("greedy", "msi")}
+    of = {d: [a["answer"] for a in answers if (a["benchmark"], a["decoding"]) == ("task1", d)] for d in every}
+    assert of["contrastive"] == of["greedy"]  # nothing is taken off
+    row = next(r for r in test.examples if r["task"] == "task1")
+    best = int(np.argmax(score_choices(vlm, [row], pictures=[looks[row["image_id"]]])[0]))
+    assert of["greedy"][0] == row["choices"][best]
+
+
+def test_drawn_answers_follow_the_probabilities_of_the_choices(vlm, pictures, examples):
+    row = next(r for r in examples if r["task"] == "task2")
+    look = encode_all({"": vlm}, [pictures[row["image_id"]]])[""][0]
+    rows = [row | {"image_id": str(k)} for k in range(2000)]
+    split = suite.Split(rows, {str(k): look for k in range(2000)})
+    drawn = [a["answer"] for a in suite.task_answers(vlm, split, split, ("sampling",), seed=0) if a["decoding"] == "sampling"]
+    p = np.exp(suite.choice_scores(vlm, [row], [look])[0])
+    shares = np.array([drawn.count(choice) / len(drawn) for choice in row["choices"]])
+    assert np.abs(shares - p).max() < 0.04
+
+
+def test_an_implausible_answer_loses_by_a_finite_margin(vlm):
+    yes, no = suite.yes_no_tokens(vlm)
+    logits = torch.zeros(3, vlm.head.shape[0])
+    logits[0, no], logits[1, yes], logits[2, [yes, no]] = -torch.inf, -torch.inf, -torch.inf
+    assert suite.margins(vlm, logits).tolist() == [1000, -1000, 0]
+
+
+def test_the_interval_of_auroc_is_that_of_pictures_drawn_and_counted_by_hand():
+    rng = np.random.default_rng(1)
+    clusters = np.repeat(np.arange(12), 4)
+    labels = rng.integers(0, 2, 48)
+    margin = np.round(rng.normal(labels, 1.5), 1)  # with ties
+    times = np.random.default_rng(3).multinomial(12, np.full(12, 1 / 12), size=50)
+    by_hand = []
+    for row in times:
+        chosen = np.concatenate([np.flatnonzero(clusters == c) for c, n in enumerate(row) for _ in range(n)])
+        by_hand.append(sk.roc_auc_score(labels[chosen], margin[chosen]))
+    value, low, high = margins.auroc_interval(margin, labels, clusters, draws=50, seed=3)
+    assert value == sk.roc_auc_score(labels, margin)
+    assert (low, high) == pytest.approx(tuple(np.percentile(by_hand, [2.5, 97.5])))
+
+
+def test_mme_from_counts_is_the_sum_of_its_subtasks():
+    rng = np.random.default_rng(0)
+    rows = [
+        {"subtask": s, "image_id": f"{i}", "answer": "Yes", "label": "Yes" if rng.random() < 0.7 else "No"}
+        for s in ("count", "color")
+        for i in range(20)
+        for _ in range(2)
+    ]
+    counts, _ = tables.mme_counts(rows)
+    parts = [[(r["image_id"], r["answer"] == r["label"]) for r in rows if r["subtask"] == s] for s in ("count", "color")]
+    assert float(tables.mme_score(counts.sum(0))) == pytest.approx(sum(subtask_scores(part)["score"] for part in parts))

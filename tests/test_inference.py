@@ -263,9 +263,10 @@ def test_the_prior_is_fitted_only_where_it_helps():
     right = rng.integers(0, 4, 200)
     clean = np.eye(4)[right] * 4
     kinds = [list(range(4))] * 200
-    assert fit_prior(list(clean), kinds, right).strength == 0
+    assert fit_prior(list(clean), list(clean), kinds, right).strength == 0
     tilted = clean + np.array([5.0, 0, 0, 0])
-    prior = fit_prior(list(tilted), kinds, right)
+    free = [np.array([5.0, 0, 0, 0])] * 200  # what is said without a picture
+    prior = fit_prior(free, list(tilted), kinds, right)
     fixed = [int(prior.remove(row, kinds[0]).argmax()) for row in tilted]
     assert np.mean(fixed == right) > np.mean(tilted.argmax(1) == right)
 

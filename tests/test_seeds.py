@@ -14,9 +14,9 @@ from hkd_core.evaluation.over_seeds import differences, gathered, spread, summar
 STAGE = """\
 stages:
   tables:
-    cmd: mkdir -p reports/tables && python -c "import yaml; print('seed', yaml.safe_load(open('params.yaml'))['seed'])" > reports/tables/results.csv && cp reports/tables/results.csv reports/tables/comparisons.csv
+    cmd: mkdir -p reports/tables && python -c "import yaml; print('seed', yaml.safe_load(open('params.yaml'))['seed'])" > reports/tables/results.csv && cd reports/tables && cp results.csv comparisons.csv && cp results.csv outcomes.csv
     params: [seed]
-    outs: [reports/tables/results.csv: {cache: false}, reports/tables/comparisons.csv: {cache: false}]
+    outs: [reports/tables/results.csv: {cache: false}, reports/tables/comparisons.csv: {cache: false}, reports/tables/outcomes.csv: {cache: false}]
 """
 
 
@@ -78,7 +78,7 @@ def test_only_what_every_seed_has_is_put_together():
 
 
 def test_fixed_and_broken_answers_of_all_seeds_are_tested_together():
-    one = {"question": "better?", "a": "x", "b": "y"}
+    one = {"family": "others", "question": "better?", "a": "x", "b": "y"}
     rows = [
         one | {"benchmark": name, "difference": d, "fixed": fixed, "broken": broken, "seed": seed}
         for name, pairs in {"task1": [(9, 1), (8, 2)], "task2": [(3, 3), (2, 4)]}.items()

@@ -120,7 +120,7 @@ def swapped(fact: Fact, scene: Scene, rng: random.Random) -> Fact:
 
 
 def hard_negative(example: dict, scene: Scene, rng: random.Random) -> tuple[dict, Scene] | None:
-    """One true fact made false; only where that changes the label."""
+    """One fact exchanged for a tempting other; only where that changes the label."""
     facts = facts_of(example)
     keys = list(facts) if isinstance(facts, dict) else list(range(len(facts)))
     chosen = rng.choice(keys)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hkd_core.errors import UserError
+from hkd_core.losses import shared_vocabulary
 from hkd_core.models.vlm import VLM, Encoded
 
 UNLABELLED = -100  # the label of a position whose answer nobody knows; cross-entropy leaves it out
@@ -16,15 +17,21 @@ class TrainingSet:
 
     vlms: name -> model. pictures: name -> image_id -> Encoded, that model's features. The first model's are the token ids.
     An example whose answer is "" has no label: it asks for one token, and only other models can say which.
-    Raises UserError if tokenizers differ.
+    Where heads are padded to different lengths, logits are cut to the shared vocabulary. Raises UserError if tokenizers differ.
     """
 
     def __init__(self, vlms: Mapping[str, VLM], examples: Sequence[dict], pictures: Mapping[str, Mapping[str, Encoded]]):
         self.names, self.examples, self.pictures = list(vlms), list(examples), pictures
         self.vlm = vlms[self.names[0]]
+        self.vocabulary = min(vlm.head.shape[0] for vlm in vlms.values())
         for name in self.names[1:]:
-            if vlms[name].tokenizer.get_vocab() != self.vlm.tokenizer.get_vocab():
-                raise UserError(f"{name} and {self.names[0]}: their tokenizers differ; distillation needs one vocabulary")
+            if vlms[name].tokenizer.get_vocab() == self.vlm.tokenizer.get_vocab() and len(vlms[name].head) == len(self.vlm.head):
+                continue
+            try:
+                shared = shared_vocabulary(self.vlm.tokenizer.get_vocab(), vlms[name].tokenizer.get_vocab())
+            except UserError as error:
+                raise UserError(f"{name} and {self.names[0]}: {error}") from error
+            self.vocabulary = min(self.vocabulary, shared)
         self.prompts, self.suffixes = [], []
         known: dict[tuple, tuple[int, list[int]]] = {}  # examples that recur are tokenised once
         for example in self.examples:
@@ -44,7 +51,8 @@ class TrainingSet:
     def collate(self, indices: Sequence[int]) -> dict:
         """A batch: ids, mask [B, T]; features name -> list; `asked` [B, T] bool, where an answer token comes next; labels [N], UNLABELLED where unknown.
 
-        Counts: `tokens` asked for, `labelled` ones among them, `examples`.
+        Counts: `tokens` asked for, `labelled` ones among them, `examples`. `vocabulary`: what `project` cuts heads to; `ids`: names of
+        the examples, for a report.
         """
         ids = [self.examples[i]["image_id"] for i in indices]
         first = self.pictures[self.names[0]]
@@ -64,6 +72,8 @@ class TrainingSet:
             "tokens": int(asked.sum()),
             "labelled": int((following[asked] != UNLABELLED).sum()),
             "examples": len(indices),
+            "vocabulary": self.vocabulary,
+            "ids": [f"{self.examples[i]['image_id']} {self.examples[i].get('task', '')}".strip() for i in indices],
         }
         return batch
 
@@ -79,7 +89,7 @@ def answer_hidden(vlm: VLM, batch: dict, name: str, **more: object) -> tuple[Ten
     return output.last_hidden_state[batch["asked"]], output
 
 
-def project(vlm: VLM, hidden: Tensor) -> Tensor:
-    """[N, V] float32 logits of hidden states [N, H]: only these positions ever meet the head."""
+def project(vlm: VLM, hidden: Tensor, vocabulary: int | None = None) -> Tensor:
+    """[N, V] float32 logits of hidden states [N, H]: only these positions ever meet the head, of which the first `vocabulary` rows."""
     with torch.autocast(hidden.device.type, enabled=False):
-        return hidden.float() @ vlm.head.float().T
+        return hidden.float() @ vlm.head[:vocabulary].float().T

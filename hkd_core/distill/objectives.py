@@ -63,7 +63,7 @@ class Supervised(Cast):
 
     def forward(self, batch: dict) -> dict[str, Part]:
         student = self.vlms["student"]
-        logits = project(student, answer_hidden(student, batch, "student")[0])
+        logits = project(student, answer_hidden(student, batch, "student")[0], batch.get("vocabulary"))
         return {"labels": label_part(logits, batch["labels"])}
 
 
@@ -88,7 +88,8 @@ class Taught(Cast):
     """Cross-entropy on the labels, and divergences from what frozen models (`voices`: name -> weight) said about each example's choices.
 
     Batches come from `answers.collate_said`. gate: each example's divergences are multiplied by how far the voices agree with each
-    other and with the label (`agreement`); else all count alike. `others`: frozen models that a subclass looks into.
+    other and with the label (`agreement`); else all count alike. `others`: frozen models that a subclass looks into, with the weights
+    of its `finer` terms.
     Raises UserError for a negative weight, weights that sum to nothing, and a gate for a single voice.
     """
 
@@ -103,8 +104,9 @@ class Taught(Cast):
         temperature: float,
         gate: bool = False,
         others: Mapping[str, VLM] | None = None,
+        finer: Mapping[str, float] | None = None,
     ):
-        weights = {"labels": labels, **voices}
+        weights = {"labels": labels, **voices, **(finer or {})}
         if min(weights.values()) < 0 or sum(weights.values()) == 0:
             shown = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
             raise UserError(f"distillation weights: expected none below 0 and one above, got {shown}")
@@ -131,4 +133,4 @@ class Taught(Cast):
 
     def forward(self, batch: dict) -> dict[str, Part]:
         student = self.vlms["student"]
-        return self.parts(project(student, answer_hidden(student, batch, "student")[0]), batch)
+        return self.parts(project(student, answer_hidden(student, batch, "student")[0], batch.get("vocabulary")), batch)

@@ -42,7 +42,7 @@ class PyramidStep(Cast):
     Every model minimises cross-entropy; a lower one also the divergence from the upper level's current, detached mean
     distribution (weight `down`), an upper one a little from the lower level's (`feedback`, only where a label corrects it: else
     the weaker would be all that the stronger hears), and peers of one level from each other's (`peers`, deep mutual learning,
-    arXiv 1706.00384). T² is kept. With `final_temperature` the temperature moves there from `temperature`, as `cool` is told.
+    arXiv 1706.00384). T² is kept. Raises UserError for a negative weight. With `final_temperature` the temperature moves there from `temperature`, as `cool` is told.
     """
 
     def __init__(
@@ -58,6 +58,8 @@ class PyramidStep(Cast):
         peers: float,
         final_temperature: float | None = None,
     ):
+        if min(down, feedback, peers) < 0:
+            raise UserError(f"pyramid weights: expected none below 0, got down {down:g}, feedback {feedback:g}, peers {peers:g}")
         super().__init__({name: trainable(vlm) for name, vlm in {**upper, **lower}.items()})
         self.upper, self.lower = list(upper), list(lower)
         self.settings = {"kind": kind, "beta": beta, "temperature": temperature}
@@ -70,16 +72,18 @@ class PyramidStep(Cast):
         self.settings["temperature"] = first + min(done, 1.0) * (final - first)
 
     def forward(self, batch: dict) -> dict[str, Part]:
-        logits = {name: project(vlm, answer_hidden(vlm, batch, name)[0]) for name, vlm in self.vlms.items()}
+        logits = {
+            name: project(vlm, answer_hidden(vlm, batch, name)[0], batch.get("vocabulary")) for name, vlm in self.vlms.items()
+        }
         parts = {f"{name}/labels": label_part(x, batch["labels"]) for name, x in logits.items()}
         ways = ((self.lower, self.upper, self.down), (self.upper, self.lower, self.feedback))
         for level, other, weight in ways:
-            if weight:
-                target = mean_distribution([logits[n].detach() for n in other], self.settings["temperature"])
-                heard = {"mask": batch["labels"] != UNLABELLED} if level is self.upper else {}
-                for name in level:
-                    total = divergence(logits[name], target, **heard, **self.settings)[0]
-                    parts[f"{name}/level"] = Part(total, weight, per="labelled" if heard else "tokens")
+            target = mean_distribution([logits[n].detach() for n in other], self.settings["temperature"])
+            heard = {"mask": batch["labels"] != UNLABELLED} if level is self.upper else {}
+            for name in level:
+                # With weight 0 it is shown all the same, and costs no gradient.
+                total = divergence(logits[name] if weight else logits[name].detach(), target, **heard, **self.settings)[0]
+                parts[f"{name}/level"] = Part(total, weight, per="labelled" if heard else "tokens")
             if self.peers and len(level) > 1:
                 for name in level:
                     totals = [divergence(logits[name], logits[p], **self.settings)[0] for p in level if p != name]

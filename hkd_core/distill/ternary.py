@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from hkd_core.distill.examples import answer_hidden, project
 from hkd_core.distill.objectives import Taught
 from hkd_core.distill.trainer import Part
-from hkd_core.errors import UserError
 from hkd_core.models.vlm import VLM
 
 
@@ -54,10 +53,11 @@ class TernaryStep(Taught):
         hidden_weight: float,
         **how: object,
     ):
-        if min(relation_weight, hidden_weight) < 0:
-            raise UserError(f"ternary weights: expected none below 0, got relations {relation_weight:g}, hidden {hidden_weight:g}")
+        finer = {"relations": relation_weight, "hidden": hidden_weight}
         wanted = {"teacher": (teacher, hidden_weight), "assistant": (assistant, relation_weight)}
-        super().__init__(student, voices, others={name: vlm for name, (vlm, weight) in wanted.items() if weight}, **how)
+        super().__init__(
+            student, voices, others={name: vlm for name, (vlm, weight) in wanted.items() if weight}, finer=finer, **how
+        )
         self.relation_weight, self.hidden_weight = relation_weight, hidden_weight
         widths = [vlm.head.shape[1] for vlm in (student, teacher)]
         self.map = nn.Linear(*widths, bias=False).to(student.device) if hidden_weight else None
@@ -71,7 +71,7 @@ class TernaryStep(Taught):
             }
         hidden, output = answer_hidden(student, batch, "student")
         seen, image = output.last_hidden_state, batch["input_ids"] == student.image_token_id
-        parts = self.parts(project(student, hidden), batch)
+        parts = self.parts(project(student, hidden, batch.get("vocabulary")), batch)
         if self.relation_weight:
             difference = relations(seen, image, batch["asked"]) - relations(states["assistant"], image, batch["asked"])
             # One number an example: the mean squared difference over its relation matrix.

@@ -6,6 +6,7 @@ can be wrapped for many devices; frozen members simply have no parameters that r
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from hkd_core.distill.muon import Muon
 from hkd_core.errors import UserError
 from hkd_core.files import write_json, write_text
+from hkd_core.losses import InfiniteDivergence
 from hkd_core.models.vlm import to_device
 from hkd_core.progress import progress
 
@@ -111,6 +113,13 @@ def below(record: dict, limit: float, accelerator: Accelerator) -> bool:
     return limit > 0 and float(accelerator.reduce(torch.tensor(total, device=accelerator.device), "mean")) < limit
 
 
+def report_batch(log: Path | None, title: str, step: int, values: dict, indices: list[int], batch: dict) -> Path:
+    """Write what a step that cannot go on was fed, beside the log or under build; returns where."""
+    where = Path(f"{log}.bad.json" if log else f"build/{re.sub('[^a-z0-9]+', '_', title.lower())}.bad.json")
+    report = {"step": step, "parts": {name: str(value) for name, value in values.items()}, "examples": indices}
+    return write_json(where, report | {"ids": batch.get("ids", [])})
+
+
 def train(
     objective: nn.Module,
     collate: Callable[[list[int]], dict],
@@ -130,7 +139,8 @@ def train(
     micro-batches and processes of a step before anything is divided, so that `accumulate` changes nothing.
     callback: called with the step's number after every step (snapshots, moving averages).
     until: stop before the last step once the logged sum of parts is below this.
-    Raises UserError if the loss is not finite, naming step and parts; the offending examples go to `<log>.bad.json`.
+    Raises UserError if the loss is not finite, naming step and parts; the offending examples, by place and by id, go to
+    `<log>.bad.json`, or to build/<title>.bad.json without a log.
     """
     accelerator = Accelerator(mixed_precision=choose_precision(schedule.precision), cpu=not torch.cuda.is_available())
     torch.manual_seed(seed)
@@ -158,14 +168,17 @@ def train(
                 group["lr"] = group["peak"] * schedule.rate(step)
         values: dict[str, float] = {}
         for k, batch in enumerate(micro):
-            with accelerator.autocast():
-                parts = model(batch)
+            try:
+                with accelerator.autocast():
+                    parts = model(batch)
+            except InfiniteDivergence as error:
+                where = report_batch(log, title, step, {}, mine[k], batch)
+                raise UserError(f"{title}: step {step}: {error}; its examples are in {where}") from error
             loss = sum(part.weight * part.total / max(counts[part.per], 1) for part in parts.values())
             for name, part in parts.items():
                 values[name] = values.get(name, 0.0) + float(part.total.detach()) / max(counts[part.per], 1)
             if not math.isfinite(float(loss.detach())):
-                report = {"step": step, "parts": {n: str(v) for n, v in values.items()}, "examples": mine[k]}
-                where = write_json(Path(f"{log or 'build/train'}.bad.json"), report)
+                where = report_batch(log, title, step, values, mine[k], batch)
                 shown = ", ".join(f"{n} {v:.4g}" for n, v in values.items())
                 raise UserError(f"{title}: the loss is not finite at step {step} ({shown}); its examples are in {where}")
             # DDP averages over processes; the counts are global already.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.tables import counts_of
 
-FIELDS = ("question", "a", "b", "benchmark", "difference", "low", "high", "fixed", "broken", "p", "p_holm", "detectable")
+FIELDS = ("family", "question", "a", "b", "benchmark", "difference", "low", "high", "fixed", "broken", "p", "p_holm", "detectable")
 
 
 def compared(left: Sequence[dict], right: Sequence[dict], metric: stats.Metric, *, draws: int, seed: int) -> dict:

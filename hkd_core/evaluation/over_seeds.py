@@ -44,13 +44,13 @@ def summary(rows: pd.DataFrame, keys: Sequence[str], value: str) -> pd.DataFrame
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
     """`summary` of comparisons (see comparison.FIELDS), with all seeds' answers fixed and broken, and an exact test of these.
 
-    The interval says what another seed would give; the test, adjusted within each benchmark (Holm), speaks of these seeds' models.
+    The interval says what another seed would give; the test, adjusted within each benchmark's family (Holm), speaks of these seeds' models.
     """
-    keys = ["question", "a", "b", "benchmark"]
+    keys = ["family", "question", "a", "b", "benchmark"]
     found = summary(rows, keys, "difference")
     counts = rows.groupby(keys, sort=False)[["fixed", "broken"]].sum().reset_index()
     found = found.merge(counts, on=keys)
     changed = found.fixed + found.broken
     found["p"] = [float(binomtest(a, n).pvalue) if n else 1.0 for a, n in zip(found.fixed, changed, strict=True)]
-    found["p_holm"] = found.groupby("benchmark", sort=False).p.transform(lambda p: pd.Series(holm(list(p)), p.index))
+    found["p_holm"] = found.groupby(["benchmark", "family"], sort=False).p.transform(lambda p: pd.Series(holm(list(p)), p.index))
     return found.assign(p=[float(f"{p:.4g}") for p in found.p], p_holm=found.p_holm.round(4))

@@ -1,6 +1,5 @@
 """Every benchmark for one model: its answers under each decoding. `tables.py` makes rows of them."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +8,9 @@ import torch
 
 from hkd_core.data.tasks import YES_NO
 from hkd_core.evaluation import statistics as stats
-from hkd_core.inference.contrast import purify
+from hkd_core.inference.contrast import isolate, purify
 from hkd_core.inference.generation import generate
-from hkd_core.inference.mapping_shift import average, content_kinds, fit_prior, shifted
+from hkd_core.inference.mapping_shift import Prior, average, content_kinds, fit_prior, shifted
 from hkd_core.inference.scoring import answer_logits, prior_logits, score_choices
 from hkd_core.inference.testimony import affirmed, evidence, name_starts
 from hkd_core.inference.views import FREE_TEXT_VIEWS
@@ -80,10 +79,17 @@ def yes_no_logits(vlm: VLM, split: Split, rows: Sequence[dict], look: str = "cle
     return logits[[place[key] for key in keys]]
 
 
+def both_ways(vlm: VLM, split: Split, rows: Sequence[dict], *, negated: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """[N, V] logits after each question and, if `negated`, after its opposite (else [0, V]): one batched pass."""
+    opposites = [shifted(row)[1][0] for row in rows] if negated else []
+    logits = yes_no_logits(vlm, split, [*rows, *opposites])
+    return logits[: len(rows)], logits[len(rows) :]
+
+
 def margins(vlm: VLM, logits: torch.Tensor) -> np.ndarray:
-    """[N] logit of "Yes" over "No"."""
-    yes, no = yes_no_tokens(vlm)
-    return (logits[:, yes] - logits[:, no]).numpy()
+    """[N] logit of "Yes" over "No"; 1000 where the other is implausible (-inf), 0 where both are."""
+    said = logits[:, yes_no_tokens(vlm)].clamp(min=-1e6)
+    return (said[:, 0] - said[:, 1]).clamp(-1e3, 1e3).numpy()
 
 
 def token_audit(vlm: VLM, logits: torch.Tensor) -> dict:
@@ -102,10 +108,15 @@ def record(row: dict, decoding: str, answer: str, margin: float | None = None) -
 
 
 def yes_no_answers(vlm: VLM, val: Split, test: Split, decodings: Sequence[str], contrast: dict, seed: int) -> list[dict]:
-    """Answers to POPE and MME under each decoding; every constant is fitted on validation's adversarial questions."""
+    """Answers to POPE and MME under each decoding; every constant is fitted on validation's adversarial questions.
+
+    Under MSI also the answers to these, plain and shifted, as benchmark "pope_adversarial_val": is it any worse there?
+    The content-free prior of a yes/no question is one constant, and so is part of the shift that is fitted.
+    """
     rows, held = test.of(*POPE, "mme"), val.of("pope_adversarial")
     truth = np.array([row["answer"] == "Yes" for row in held], int)
-    clean, clean_val = yes_no_logits(vlm, test, rows), yes_no_logits(vlm, val, held)
+    negated = "msi" in decodings
+    (clean, opposite), (clean_val, opposite_val) = (both_ways(vlm, *part, negated=negated) for part in ((test, rows), (val, held)))
     found = {"greedy": margins(vlm, clean)}
     found["shift"] = found["greedy"] - stats.best_shift(margins(vlm, clean_val), truth)
     if "sampling" in decodings:
@@ -113,64 +124,79 @@ def yes_no_answers(vlm: VLM, val: Split, test: Split, decodings: Sequence[str], 
         found["sampling"] = found["greedy"] - np.log(1 / rng.random(len(rows)) - 1)
     if "contrastive" in decodings:
         unseen, unseen_val = yes_no_logits(vlm, test, rows, "distorted"), yes_no_logits(vlm, val, held, "distorted")
-        found["contrastive"] = margins(vlm, purify(clean, unseen, alpha=contrast["alpha"], beta=0.0))
-        purged = margins(vlm, purify(clean_val, unseen_val, alpha=contrast["alpha"], beta=0.0))
+        found["contrastive"] = margins(vlm, purify(clean, unseen, alpha=contrast["alpha"], beta=contrast["beta"]))
+        purged = margins(vlm, purify(clean_val, unseen_val, alpha=contrast["alpha"], beta=contrast["beta"]))
         found["contrastive_shift"] = found["contrastive"] - stats.best_shift(purged, truth)
     for control in (name for name in CONTROLS if name in decodings):
         found[control] = margins(vlm, yes_no_logits(vlm, test, rows, control))
-    if "msi" in decodings:
-        other, other_val = ([shifted(row)[1][0] for row in part] for part in (rows, held))
-        both = found["greedy"] - margins(vlm, yes_no_logits(vlm, test, other))
-        both_val = margins(vlm, clean_val) - margins(vlm, yes_no_logits(vlm, val, other_val))
-        found["msi"] = both / 2 - stats.best_shift(both_val / 2, truth)
+    told_val = {}
+    if negated:
+        told_val["greedy"], both_val = margins(vlm, clean_val), (margins(vlm, clean_val) - margins(vlm, opposite_val)) / 2
+        constant = stats.best_shift(both_val, truth)
+        told_val["msi"], found["msi"] = both_val - constant, (found["greedy"] - margins(vlm, opposite)) / 2 - constant
     return [
         record(row, decoding, YES_NO[0] if margin > 0 else YES_NO[1], margin)
-        for decoding, values in found.items()
-        for row, margin in zip(rows, values, strict=True)
+        for part, told in ((rows, found), (on_validation(held), told_val))
+        for decoding, values in told.items()
+        for row, margin in zip(part, values, strict=True)
     ]
 
 
-def task_answers(vlm: VLM, val: Split, test: Split, decodings: Sequence[str]) -> list[dict]:
-    """Answers to the challenge's tasks: the most probable choice, and under MSI with its prior fitted on validation."""
+def on_validation(rows: Sequence[dict]) -> list[dict]:
+    """The same rows as another benchmark, "task1_val" of task1: never to be mixed up with test."""
+    return [row | {"task": f"{row['task']}_val"} for row in rows]
+
+
+def task_answers(
+    vlm: VLM, val: Split, test: Split, decodings: Sequence[str], contrast: dict | None = None, seed: int = 0
+) -> list[dict]:
+    """Answers to the challenge's tasks: the most probable choice, one drawn, the most probable of the contrast, and under MSI.
+
+    contrast: alpha and beta, for "contrastive". Under MSI also validation's answers, plain and shifted, as "task1_val" and so on.
+    """
     found = []
     for task in TASKS:
-        rows = test.of(task)
-        for row, scores in zip(rows, score_choices(vlm, rows, pictures=test.pictures(rows), progress=True), strict=True):
-            found.append(record(row, "greedy", row["choices"][int(np.argmax(scores))]))
-        if "msi" not in decodings:
+        rows, held = test.of(task), val.of(task)
+        if not rows:
             continue
-        averaged = {name: shifted_scores(vlm, split, split.of(task)) for name, split in (("val", val), ("test", test))}
-        held = val.of(task)
-        right = [row["choices"].index(row["answer"]) for row in held]
-        kinds = [content_kinds(row) for row in held]
-        prior = fit_prior([mean for _, mean in averaged["val"]], kinds, right)
-        plain_right = [int(np.argmax(plain)) == r for (plain, _), r in zip(averaged["val"], right, strict=True)]
-        told = [int(np.argmax(prior.remove(mean, kind))) for (_, mean), kind in zip(averaged["val"], kinds, strict=True)]
-        warn_if_worse(f"{vlm.name}, {task}", plain_right, [t == r for t, r in zip(told, right, strict=True)])
-        for row, (_, scores) in zip(rows, averaged["test"], strict=True):
-            best = int(np.argmax(prior.remove(scores, content_kinds(row))))
-            found.append(record(row, "msi", row["choices"][best]))
+        clean = choice_scores(vlm, rows, test.pictures(rows))
+        told = {"greedy": clean}
+        if "sampling" in decodings:
+            told["sampling"] = clean + np.random.default_rng(seed).gumbel(size=clean.shape)
+        if "contrastive" in decodings:
+            views = [torch.as_tensor(choice_scores(vlm, rows, view)) for view in test.views(rows)]
+            told["contrastive"] = purify(torch.as_tensor(clean), isolate(views, test.kind), **contrast).numpy()
+        told_val = {}
+        if "msi" in decodings:
+            told_val = {"greedy": choice_scores(vlm, held, val.pictures(held)), "msi": shifted_scores(vlm, val, held)}
+            prior = prior_of(vlm, val, held, told_val["msi"])
+            told["msi"] = shifted_scores(vlm, test, rows)
+            for part, scored in ((held, told_val), (rows, told)):
+                scored["msi"] = [prior.remove(row, content_kinds(e)) for row, e in zip(scored["msi"], part, strict=True)]
+        for part, scored in ((rows, told), (on_validation(held), told_val)):
+            for decoding, scores in scored.items():
+                found += [record(e, decoding, e["choices"][int(np.argmax(row))]) for e, row in zip(part, scores, strict=True)]
     return found
 
 
-def warn_if_worse(name: str, plain: Sequence[bool], shifted: Sequence[bool]) -> None:
-    """Warns where mapping shift gets fewer validation examples right than plain answering, by more than noise (exact McNemar, 5 %)."""
-    test = stats.mcnemar(shifted, plain)
-    if test["fixed"] < test["broken"] and test["p"] < 0.05:
-        warnings.warn(
-            f"{name}: mapping shift answers worse than plain answering on validation: {test['fixed']} fixed, "
-            f"{test['broken']} broken, p {test['p']:.2g}",
-            stacklevel=2,
-        )
+def choice_scores(vlm: VLM, rows: Sequence[dict], pictures: Sequence[Encoded]) -> np.ndarray:
+    """[N, choices] log-probabilities among the choices."""
+    scores = np.asarray(score_choices(vlm, rows, pictures=pictures, progress=True))
+    return scores - np.logaddexp.reduce(scores, 1, keepdims=True)
 
 
-def shifted_scores(vlm: VLM, split: Split, rows: Sequence[dict]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(plain, averaged over all shifted mappings) log-probabilities, every variant of every example in one batched pass."""
+def shifted_scores(vlm: VLM, split: Split, rows: Sequence[dict], look: str = "clean") -> np.ndarray:
+    """[N, choices] averaged over all shifted mappings, every variant of every example in one batched pass. look: as `looking_at`'s."""
     variants = [shifted(row) for row in rows]
     flat = [variant for several in variants for variant, _ in several]
-    scores = iter(score_choices(vlm, flat, pictures=split.pictures(flat), progress=True))
-    found = [(several, [next(scores) for _ in several]) for several in variants]
-    return [(np.asarray(of_each[0]), average(several, of_each)) for several, of_each in found]
+    scores = iter(score_choices(vlm, flat, pictures=looking_at(vlm, split, flat, look), progress=True))
+    return np.stack([average(several, [next(scores) for _ in several]) for several in variants])
+
+
+def prior_of(vlm: VLM, val: Split, held: Sequence[dict], scores: np.ndarray) -> Prior:
+    """The content-free prior (validation's examples asked without a picture), its strength fitted on validation's labels."""
+    kinds, right = [content_kinds(row) for row in held], [row["choices"].index(row["answer"]) for row in held]
+    return fit_prior(shifted_scores(vlm, val, held, "no_picture"), scores, kinds, right)
 
 
 def caption_answers(
@@ -184,7 +210,10 @@ def caption_answers(
     max_new_tokens: int,
     seed: int,
 ) -> list[dict]:
-    """Captions under each decoding; "asked" weighs each of `names` by the model's own answer about it (contrast's gamma and shift)."""
+    """Captions under each decoding; "asked" weighs each of `names` by the model's own answer about it.
+
+    contrast: alpha and beta of "contrastive"; gamma, asked_beta and shift of "asked".
+    """
     rows = test.of("caption")[:count]
     prompts, pictures = [row["prompt"] for row in rows], test.pictures(rows)
     how = {"greedy": {}}
@@ -196,7 +225,7 @@ def caption_answers(
     if "asked" in decodings:
         told, starts = affirmed(vlm, names, pictures, shift=contrast["shift"]), name_starts(vlm, names)
         weights = evidence(told, starts, vlm.head.shape[0], gamma=contrast["gamma"])
-        how["asked"] = {"evidence": weights, "starts": starts, "beta": contrast["beta"]}
+        how["asked"] = {"evidence": weights, "starts": starts, "beta": contrast["asked_beta"]}
     found = []
     for decoding, settings in how.items():
         texts = generate(vlm, prompts, pictures, max_new_tokens=max_new_tokens, title=f"captions, {decoding}", **settings)

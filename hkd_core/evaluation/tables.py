@@ -8,7 +8,6 @@ from hkd_core.data.tasks import YES_NO
 from hkd_core.evaluation import margins
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.chair import chair, vocabulary_of
-from hkd_core.evaluation.mme import subtask_scores
 from hkd_core.evaluation.suite import POPE
 
 FIELDS = ("model", "decoding", "benchmark", "metric", "value", "low", "high", "n", "seed")
@@ -22,7 +21,7 @@ def table_rows(model: str, answers: Sequence[dict], *, vocabulary: Sequence[str]
         if benchmark == "caption":
             found = chair_rows(chosen, vocabulary, draws=draws, seed=seed)
         elif benchmark == "mme":
-            found = mme_rows(chosen)
+            found = mme_rows(chosen, draws=draws, seed=seed)
         else:
             found = answer_rows(benchmark, chosen, draws=draws, seed=seed)
         name = {"caption": "chair"}.get(benchmark, benchmark)
@@ -35,7 +34,7 @@ def table_rows(model: str, answers: Sequence[dict], *, vocabulary: Sequence[str]
 def counts_of(answers: Sequence[dict]) -> np.ndarray:
     """[N, C * C] confusion counts; class 1 is "Yes" where the choices are yes and no."""
     order = [["No", "Yes"] if set(a["choices"]) == set(YES_NO) else a["choices"] for a in answers]
-    if answers[0]["benchmark"] == "task1":
+    if answers[0]["benchmark"].startswith("task1"):
         # A letter is no class; which kind of phrase was blamed is not recorded, so right or wrong per letter is counted.
         order = [sorted(a["choices"]) for a in answers]
     labels = [o.index(a["label"]) for o, a in zip(order, answers, strict=True)]
@@ -50,6 +49,8 @@ def answer_rows(benchmark: str, answers: Sequence[dict], *, draws: int, seed: in
     found = {name: stats.cluster_interval(counts, clusters, metric, draws=draws, seed=seed) for name, metric in metrics.items()}
     if benchmark in POPE:
         found |= {name: (value, value, value) for name, value in margin_scores(answers, counts.sum(0)).items()}
+        truth, margin = [int(a["label"] == YES_NO[0]) for a in answers], [a["margin"] for a in answers]
+        found["auroc"] = margins.auroc_interval(margin, truth, clusters, draws=draws, seed=seed)
     return found
 
 
@@ -57,7 +58,7 @@ def margin_scores(answers: Sequence[dict], counts: np.ndarray) -> dict[str, floa
     """Ranking, calibration and signal detection from yes-no margins; counts: [4] of (label, answer), no before yes."""
     truth, margin = [int(a["label"] == YES_NO[0]) for a in answers], [a["margin"] for a in answers]
     tn, fp, fn, tp = (int(n) for n in counts)
-    found = {"auroc": margins.auroc(margin, truth), "average_precision": margins.average_precision(margin, truth)}
+    found = {"average_precision": margins.average_precision(margin, truth)}
     found |= {"ece": margins.calibration_error(margin, truth), "brier": margins.brier(margin, truth)}
     return found | dict(zip(("d_prime", "criterion"), margins.sensitivity(tp, fp, tn, fn), strict=True))
 
@@ -81,9 +82,28 @@ def chair_rows(
     }
 
 
-def mme_rows(answers: Sequence[dict]) -> dict[str, tuple[float, float, float]]:
+def mme_rows(answers: Sequence[dict], *, draws: int, seed: int) -> dict[str, tuple[float, float, float]]:
     """MME's score: the subtasks' accuracy plus accuracy+ (both questions of a picture right), in percent, summed."""
-    subtasks = dict.fromkeys(a["subtask"] for a in answers)
-    pairs = {name: [(a["image_id"], a["answer"] == a["label"]) for a in answers if a["subtask"] == name] for name in subtasks}
-    total = sum(subtask_scores(rows)["score"] for rows in pairs.values())
-    return {"score": (total, total, total)}
+    counts, images = mme_counts(answers)
+    return {"score": stats.cluster_interval(counts, images, mme_score, draws=draws, seed=seed)}
+
+
+def mme_counts(answers: Sequence[dict]) -> tuple[np.ndarray, list[str]]:
+    """([N, 4 * subtasks], image ids): of every answer, in its subtask's columns: right, 1; and once a pair: both right, 1."""
+    subtasks = list(dict.fromkeys(a["subtask"] for a in answers))
+    counts = np.zeros((len(answers), 4 * len(subtasks)))
+    pairs: dict[tuple[str, str], list[int]] = {}
+    for i, answer in enumerate(answers):
+        k = 4 * subtasks.index(answer["subtask"])
+        counts[i, k : k + 2] = answer["answer"] == answer["label"], 1
+        pairs.setdefault((answer["subtask"], answer["image_id"]), []).append(i)
+    for (subtask, _), asked in pairs.items():
+        k = 4 * subtasks.index(subtask)
+        counts[asked[0], k + 2 : k + 4] = all(counts[i, k] for i in asked), 1
+    return counts, [a["image_id"] for a in answers]
+
+
+def mme_score(sums: np.ndarray) -> np.ndarray:
+    """From summed `mme_counts` [..., 4 * subtasks]: accuracy plus accuracy+ of every subtask, in percent, summed."""
+    right, asked, both, pairs = np.moveaxis(sums.reshape(*sums.shape[:-1], -1, 4), -1, 0)
+    return 100 * (right / np.maximum(asked, 1) + both / np.maximum(pairs, 1)).sum(-1)

@@ -34,6 +34,9 @@ def blur(pixels: Tensor, sigma: float) -> Tensor:
 
 def drop_patches(pixels: Tensor, share: float, size: int, generator: torch.Generator) -> Tensor:
     """Each size x size patch is replaced, with probability `share`, by the picture's mean colour."""
+    if pixels.shape[-2] % size or pixels.shape[-1] % size:
+        sides = f"{pixels.shape[-2]} x {pixels.shape[-1]}"
+        raise UserError(f'distortion "patches": a picture of {sides} pixels has no whole number of {size} x {size} patches')
     rows, columns = pixels.shape[-2] // size, pixels.shape[-1] // size
     dropped = torch.rand((len(pixels), 1, rows, columns), generator=generator) < share
     dropped = dropped.repeat_interleave(size, 2).repeat_interleave(size, 3).to(pixels.device)
@@ -44,12 +47,16 @@ def distortion(kind: str, strength: float, *, seed: int = 0, patch: int = 16) ->
     """A distortion of normalised pixels [N, C, H, W], the same for the same seed.
 
     strength: "noise" the diffusion step (0 to 999), "blur" sigma in pixels, "patches" the share dropped; "blank" has none.
-    Raises UserError for an unknown kind, or one that the pixels' shape does not allow.
+    Raises UserError for an unknown kind, a strength out of range, or pixels whose shape does not allow it.
     """
     if kind not in KINDS:
         raise UserError(f'distortion: expected one of {", ".join(KINDS)}, got "{kind}"')
     if kind == "noise" and not 0 <= strength < STEPS:
         raise UserError(f"distortion: noise expects a step from 0 to {STEPS - 1}, got {strength}")
+    if kind == "blur" and strength <= 0:
+        raise UserError(f"distortion: blur expects a sigma above 0, got {strength}")
+    if kind == "patches" and not 0 <= strength <= 1:
+        raise UserError(f"distortion: patches expects a share from 0 to 1, got {strength}")
     generator = torch.Generator().manual_seed(seed)
 
     def apply(pixels: Tensor) -> Tensor:

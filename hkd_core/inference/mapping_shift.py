@@ -1,7 +1,8 @@
 """Mapping shift-enhanced inference (MSI): the mapping from answer symbols to contents is shifted, the answers mapped back and averaged.
 
-Options are rotated through the letters; a yes/no question is also asked the other way round. What bias is left is one prior
-per kind of content and one scalar, fitted on validation data only. Our reading of HKD4VLM (papers' abstract states the name).
+Options are rotated through the letters; a yes/no question is also asked the other way round. What bias is left is a content-free
+prior, what is said of each kind of content without a picture, and one scalar, fitted on validation data only. Our reading of
+HKD4VLM (papers' abstract states the name).
 """
 
 from collections.abc import Sequence
@@ -65,13 +66,16 @@ class Prior:
         return scores - self.strength * np.asarray(self.logp)[list(kinds)]
 
 
-def fit_prior(scores: Sequence[np.ndarray], kinds: Sequence[Sequence[int]], right: Sequence[int]) -> Prior:
+def fit_prior(
+    free: Sequence[np.ndarray], scores: Sequence[np.ndarray], kinds: Sequence[Sequence[int]], right: Sequence[int]
+) -> Prior:
     """Fit on validation: the prior is the mean probability of each kind, its strength the one of a grid with the best accuracy.
 
-    Strength 0 (plain averaging) wins ties, so that nothing is shifted without a reason.
+    free: the same examples' scores [choices] without a picture; scores: with it. Strength 0 (plain averaging) wins ties, so that
+    nothing is shifted without a reason.
     """
     sums, counts = np.zeros(8), np.zeros(8)
-    for row, kind in zip(scores, kinds, strict=True):
+    for row, kind in zip(free, kinds, strict=True):
         for p, k in zip(np.exp(row - np.logaddexp.reduce(row)), kind, strict=True):
             sums[k] += p
             counts[k] += 1

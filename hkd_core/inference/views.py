@@ -22,7 +22,10 @@ FREE_TEXT_VIEWS = 8  # at most, where texts differ and views cannot be shared
 
 
 def gist(pixels: Tensor) -> Tensor:
-    """[N, 12]: the mean colours of a picture's quarters; pixels [N, 3, H, W]."""
+    """[N, 12]: the mean colours of a picture's quarters; pixels [N, 3, H, W]. Raises UserError for other shapes."""
+    if pixels.ndim != 4:
+        shape = list(pixels.shape)
+        raise UserError(f'distortion "alike" and "least" need pixels [N, C, H, W]; this processor gives {shape}: use "shuffled"')
     return F.adaptive_avg_pool2d(pixels.float(), 2).flatten(1)
 
 

@@ -7,6 +7,7 @@ detaching gives it back. What the paper states of it: papers' abstract only; the
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -98,6 +99,6 @@ class HallucinationEliminationAdapter(nn.Module):
         try:
             adapter = cls(**config)
             adapter.load_state_dict(load_file(Path(folder) / WEIGHTS_NAME))
-        except (TypeError, RuntimeError, OSError) as error:
+        except (TypeError, RuntimeError, OSError, SafetensorError) as error:
             raise UserError(f"{folder}: not a hallucination elimination adapter: {str(error).splitlines()[0]}") from error
         return adapter

@@ -3,6 +3,7 @@
 Nothing here knows a model's family or size: LLaVA, InternVL, Qwen2.5-VL and the laptop's small models go the same way.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -142,9 +143,10 @@ class VLM:
         return self.core.model(**self.arguments(batch), use_cache=False, **more)
 
     def save(self, folder) -> None:
-        """An ordinary checkpoint folder: config, safetensors, processor."""
+        """An ordinary checkpoint folder: config, safetensors, processor. What peft has put in (a LoRA) is merged into the copy on disk."""
         transformers_logging.disable_progress_bar()
-        self.core.save_pretrained(folder)
+        core = copy.deepcopy(self.model).merge_and_unload() if hasattr(self.model, "peft_config") else self.core
+        core.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
 
