@@ -6,12 +6,15 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from hypothesis import settings
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from hkd_core.data.render import render
 from hkd_core.data.scenes import draw_scenes
 from hkd_core.data.tasks import task1, task2
 from hkd_core.models import VLM
-from hkd_core.models.small import build_model, build_processor, vision_config
+from hkd_core.models.small import build_model, build_processor, build_tokenizer, vision_config
 
 # Machines are shared: no test fails for being slow.
 settings.register_profile("shared", deadline=None)
@@ -26,6 +29,59 @@ def tiny_vlm(width: int = 32, layers: int = 2, seed: int = 0) -> VLM:
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.2)
     return VLM(model.eval(), build_processor(), name=f"tiny{width}")
+
+
+def tiny_qwen() -> VLM:
+    """Another family: Qwen2.5-VL's own classes with random weights, its processor on the world's tokenizer."""
+    words = build_tokenizer()
+    special = {f"{name}_token": getattr(words, f"{name}_token") for name in ("bos", "eos", "pad", "unk")}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words.backend_tokenizer, **special)
+    marks = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    ids = dict(
+        zip(
+            ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id"),
+            map(tokenizer.convert_tokens_to_ids, marks),
+            strict=True,
+        )
+    )
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
+    text |= {"rope_scaling": {"type": "mrope", "rope_type": "default", "mrope_section": [2, 3, 3]}, "tie_word_embeddings": False}
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "out_hidden_size": 32,
+        "patch_size": 14,
+        "fullatt_block_indexes": [1],
+        "window_size": 56,
+    }
+    torch.manual_seed(0)
+    model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids))
+    images = Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=84 * 84, patch_size=14)
+    processor = PicturesOnly(image_processor=images, tokenizer=tokenizer, chat_template=QWEN_TEMPLATE)
+    return VLM(model.eval(), processor, name="tiny-qwen")
+
+
+QWEN_TEMPLATE = (
+    "{% for m in messages %}{% for part in m['content'] %}{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %} {{ part['text'] }}{% endif %}{% endfor %}{% if m['role'] == 'assistant' %} </s>{% endif %}{% endfor %}"
+)
+
+
+class PicturesOnly(Qwen2_5_VLProcessor):
+    """The real processor without its video side, which needs torchvision; a CPU set-up does without."""
+
+    def check_argument_for_proper_class(self, argument_name, argument):
+        return None if argument is None else super().check_argument_for_proper_class(argument_name, argument)
 
 
 @pytest.fixture(autouse=True)

@@ -5,15 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_qwen, tiny_vlm
 
 from hkd_core.errors import UserError
-from hkd_core.inference import generate, score_choices, shared_prefix
+from hkd_core.inference import generate, generation, score_choices, shared_prefix
 from hkd_core.inference.contrast import hallucination_score, isolate, least, mixture, plausible, purify
 from hkd_core.inference.distortion import blur, distortion
 from hkd_core.inference.generation import tidy
 from hkd_core.inference.mapping_shift import average, content_kinds, fit_prior, shifted
 from hkd_core.inference.scoring import answer_logits, prior_logits
-from hkd_core.inference.views import distorted_views, nearest, others
+from hkd_core.inference.views import distorted_views, gist, nearest, others
 from hkd_core.models.vlm import encode_all
 
 
@@ -109,6 +110,48 @@ def test_a_contrastive_answer_equals_one_that_reads_everything_anew_for_every_to
                 )
             ids.append(int(purify(seen, isolate(unseen, kind), alpha=1.5, beta=0.1).argmax()))
         assert answers[n] == tidy(vlm.tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def read_anew(vlm, prompts, clean, blind, tokens, temperature, seed, purify):
+    """Contrastive answers without any cache: every token reads prompt and answer so far again. [prompts, tokens] ids."""
+    torch.manual_seed(seed)
+    said: list[list[int]] = [[] for _ in prompts]
+    for _ in range(tokens):
+        rows = []
+        for prompt, so_far, *looks in zip(prompts, said, clean, blind, strict=True):
+            inputs = [vlm.inputs([look], [vlm.suffix(prompt) + so_far]) for look in looks]
+            seen, other = (vlm.hidden(each).last_hidden_state[:, -1] @ vlm.head.T for each in inputs)
+            rows.append(purify(seen, other, alpha=0.5, beta=0.1))
+        logits = torch.cat(rows)
+        drawn = torch.multinomial((logits / temperature).softmax(-1), 1)[:, 0] if temperature else logits.argmax(-1)
+        for so_far, token in zip(said, drawn.tolist(), strict=True):
+            so_far.append(token)
+    return said
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("make", [tiny_vlm, tiny_qwen])
+def test_a_long_contrastive_answer_from_caches_equals_one_that_reads_everything_anew(make, temperature, pictures, monkeypatch):
+    """64 tokens, prompts of unequal length in one batch, greedy and drawn, also where positions have three dimensions."""
+    vlm = make()
+    images_only = [i for token, i in vlm.tokenizer.get_vocab().items() if token.startswith("<")]
+
+    def in_words(*logits, **how):  # a random model says "<image>" too, and then there is no picture for it to read
+        return purify(*logits, **how).index_fill(1, torch.tensor(images_only), -torch.inf)
+
+    monkeypatch.setattr(generation, "purify", in_words)
+    images = list(pictures.values())[:3]
+    clean, blind = (encode_all({"": vlm}, images, distort=d)[""] for d in (None, distortion("noise", 500)))
+    prompts = ["Describe the image.", "What color is the dog?", "Is there a boat in the image?"]
+    answers = generate(
+        vlm, prompts, clean, max_new_tokens=64, contrast=[blind], kind="noise", alpha=0.5, beta=0.1, temperature=temperature, seed=5
+    )
+    ends = vlm.tokenizer.eos_token_id
+    said = read_anew(vlm, prompts, clean, blind, 64, temperature, 5, in_words)
+    ids = [row[: row.index(ends)] if ends in row else row for row in said]
+    assert max(map(len, ids)) == 64
+    assert answers == [tidy(vlm.tokenizer.decode(row, skip_special_tokens=True)) for row in ids]
 
 
 def test_sampled_contrastive_answers_follow_the_purged_distribution(vlm, pictures):
@@ -236,6 +279,13 @@ def test_an_unknown_distortion_and_one_the_pixels_do_not_allow_are_named():
         distortion("smear", 1)
     with pytest.raises(UserError, match="this processor gives"):
         distortion("blur", 2)(torch.zeros(16, 1176))
+    with pytest.raises(UserError, match='"alike" and "least" need pixels'):
+        gist(torch.zeros(16, 1176))
+    with pytest.raises(UserError, match="60 x 64 pixels has no whole number of 16 x 16 patches"):
+        distortion("patches", 0.5)(torch.zeros(1, 3, 60, 64))
+    for kind, strength, expected in (("blur", 0, "a sigma above 0"), ("patches", 1.5, "a share from 0 to 1")):
+        with pytest.raises(UserError, match=expected):
+            distortion(kind, strength)
 
 
 def test_shifted_mappings_undo_themselves(examples):

@@ -5,10 +5,8 @@ import pickle
 
 import pytest
 import torch
+from conftest import tiny_qwen, tiny_vlm
 from peft import LoraConfig, get_peft_model
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from hkd_core.distill.examples import TrainingSet
 from hkd_core.distill.objectives import Supervised
@@ -16,8 +14,7 @@ from hkd_core.distill.trainer import Schedule, train
 from hkd_core.errors import UserError
 from hkd_core.inference import score_choices
 from hkd_core.inference.scoring import answer_logits
-from hkd_core.models import VLM, HallucinationEliminationAdapter, load_vlm
-from hkd_core.models.small import build_tokenizer
+from hkd_core.models import HallucinationEliminationAdapter, load_vlm
 from hkd_core.models.vlm import encode_all
 
 
@@ -53,59 +50,6 @@ def test_a_folder_without_a_model_is_named(tmp_path):
         load_vlm(tmp_path)
 
 
-def tiny_qwen() -> VLM:
-    """Another family: Qwen2.5-VL's own classes with random weights, its processor on the world's tokenizer."""
-    words = build_tokenizer()
-    special = {f"{name}_token": getattr(words, f"{name}_token") for name in ("bos", "eos", "pad", "unk")}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words.backend_tokenizer, **special)
-    marks = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    tokenizer.add_special_tokens({"additional_special_tokens": marks})
-    ids = dict(
-        zip(
-            ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id"),
-            map(tokenizer.convert_tokens_to_ids, marks),
-            strict=True,
-        )
-    )
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-    }
-    text |= {"rope_scaling": {"type": "mrope", "rope_type": "default", "mrope_section": [2, 3, 3]}, "tie_word_embeddings": False}
-    vision = {
-        "depth": 2,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_heads": 2,
-        "out_hidden_size": 32,
-        "patch_size": 14,
-        "fullatt_block_indexes": [1],
-        "window_size": 56,
-    }
-    torch.manual_seed(0)
-    model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids))
-    images = Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=84 * 84, patch_size=14)
-    processor = PicturesOnly(image_processor=images, tokenizer=tokenizer, chat_template=QWEN_TEMPLATE)
-    return VLM(model.eval(), processor, name="tiny-qwen")
-
-
-QWEN_TEMPLATE = (
-    "{% for m in messages %}{% for part in m['content'] %}{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% else %} {{ part['text'] }}{% endif %}{% endfor %}{% if m['role'] == 'assistant' %} </s>{% endif %}{% endfor %}"
-)
-
-
-class PicturesOnly(Qwen2_5_VLProcessor):
-    """The real processor without its video side, which needs torchvision; a CPU set-up does without."""
-
-    def check_argument_for_proper_class(self, argument_name, argument):
-        return None if argument is None else super().check_argument_for_proper_class(argument_name, argument)
-
-
 def test_another_family_goes_through_scoring_and_one_training_step(pictures, examples):
     qwen = tiny_qwen()
     some = examples[:6]
@@ -131,6 +75,18 @@ def test_another_family_goes_through_scoring_and_one_training_step(pictures, exa
     assert changed and not any("visual" in name for name in changed)
 
 
+@pytest.fixture(params=["llava", "qwen"])
+def any_vlm(request):
+    """A tiny model of each family."""
+    return tiny_vlm() if request.param == "llava" else tiny_qwen()
+
+
+@pytest.fixture
+def any_batch(any_vlm, pictures):
+    encoded = encode_all({"": any_vlm}, list(pictures.values())[:4])[""]
+    return any_vlm.inputs(encoded, [any_vlm.suffix("Describe the image.")] * 4, left=True)
+
+
 @pytest.fixture
 def batch(vlm, pictures):
     encoded = encode_all({"": vlm}, list(pictures.values())[:4])[""]
@@ -145,12 +101,13 @@ def trained_adapter(width: int, **how) -> HallucinationEliminationAdapter:
 
 
 @torch.no_grad()
-def test_an_untrained_adapter_changes_no_bit_and_a_trained_one_can_be_switched_off_and_taken_off(vlm, batch):
+def test_an_untrained_adapter_changes_no_bit_and_a_trained_one_can_be_switched_off_and_taken_off(any_vlm, any_batch):
+    vlm, batch, width = any_vlm, any_batch, any_vlm.head.shape[1]
     original = vlm.hidden(batch).last_hidden_state
-    fresh = HallucinationEliminationAdapter(32, rank=4, layers=2).attach(vlm.model)
+    fresh = HallucinationEliminationAdapter(width, rank=4, layers=2).attach(vlm.model)
     assert torch.equal(vlm.hidden(batch).last_hidden_state, original)
     fresh.detach()
-    adapter = trained_adapter(32, rank=4, layers=1).attach(vlm.model)
+    adapter = trained_adapter(width, rank=4, layers=1).attach(vlm.model)
     assert not torch.equal(vlm.hidden(batch).last_hidden_state, original)
     adapter.enabled = False
     assert torch.equal(vlm.hidden(batch).last_hidden_state, original)
@@ -159,8 +116,9 @@ def test_an_untrained_adapter_changes_no_bit_and_a_trained_one_can_be_switched_o
 
 
 @torch.no_grad()
-def test_an_adapter_saves_and_loads_by_itself_and_works_with_generate(vlm, batch, tmp_path):
-    adapter = trained_adapter(32, rank=4).attach(vlm.model)
+def test_an_adapter_saves_and_loads_by_itself_and_works_with_generate(any_vlm, any_batch, tmp_path):
+    vlm, batch = any_vlm, any_batch
+    adapter = trained_adapter(vlm.head.shape[1], rank=4).attach(vlm.model)
     expected = vlm.hidden(batch).last_hidden_state
     generated = vlm.model.generate(**vlm.arguments(batch), max_new_tokens=4, do_sample=False)
     adapter.save_pretrained(tmp_path)
@@ -200,4 +158,9 @@ def test_an_adapter_that_does_not_fit_says_why(vlm, tmp_path):
     with pytest.raises(UserError, match="has 3 layers, the model only 2"):
         HallucinationEliminationAdapter(32, layers=3).attach(vlm.model)
     with pytest.raises(UserError, match="cannot be read"):
+        HallucinationEliminationAdapter.from_pretrained(tmp_path)
+    HallucinationEliminationAdapter(32).save_pretrained(tmp_path)
+    weights = tmp_path / "hea.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(UserError, match="not a hallucination elimination adapter"):
         HallucinationEliminationAdapter.from_pretrained(tmp_path)

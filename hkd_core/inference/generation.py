@@ -50,6 +50,9 @@ class ContrastiveProcessor(LogitsProcessor):
         else:
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], 1)
             inputs = {"input_ids": latest, "attention_mask": self.mask, "past_key_values": self.cache}
+            if self.rope_deltas is not None:
+                # Left to itself the model would take positions of all tokens so far for the latest one's.
+                inputs["position_ids"] = (self.mask.sum(1, keepdim=True) - 1 + self.rope_deltas).expand(3, -1, -1)
         if hasattr(model, "rope_deltas"):
             model.rope_deltas = self.rope_deltas
         output = model(**inputs, use_cache=True)
