@@ -1,7 +1,8 @@
 """Cost of distillation over its parts, the teacher's forward pass and the student's step on labels: `python benchmarks/distillation.py`.
 
 Teacher and student are LLaVAs of random weights over one vocabulary; the ways take turns on the same machine. The ratios count: what a
-divergence adds to what cannot be avoided, and what asking a frozen teacher once saves where examples are seen several times.
+divergence adds to what cannot be avoided, what the pyramid adds to two models' own steps, and what asking a frozen teacher once saves
+where examples are seen several times.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from scoring import VISUAL_TOKENS, build_llava
 from hkd_core.distill.answers import choice_answers, collate_said
 from hkd_core.distill.examples import TrainingSet, answer_hidden, project
 from hkd_core.distill.objectives import Supervised, Taught
+from hkd_core.distill.pyramid import PyramidStep
 from hkd_core.models import VLM
 from hkd_core.models.small import build_processor
 from hkd_core.models.vlm import Encoded
@@ -47,9 +49,16 @@ def main() -> None:
     data = TrainingSet({"student": vlms["student"], "teacher": vlms["teacher"]}, [row] * args.batch, looks)
     batch = collate_said(data, {"teacher": choice_answers(vlms["teacher"], "teacher", data, shifted=False)})(range(args.batch))
     supervised = Supervised(vlms["student"])
-    distillation = Taught(vlms["student"], {"teacher": 0.5}, labels=0.5, kind="jsd", beta=0.5, temperature=2.0)
+    apex = Supervised(vlms["teacher"])
+    apex_batch = TrainingSet({"student": vlms["teacher"]}, [row] * args.batch, {"student": looks["teacher"]}).collate(
+        range(args.batch)
+    )
+    upper, lower = {"teacher": vlms["teacher"]}, {"student": vlms["student"]}
+    how = {"kind": "jsd", "beta": 0.5, "temperature": 2.0}
+    pyramid = PyramidStep(upper, lower, down=1.0, feedback=0.1, peers=0.0, **how)
+    distillation = Taught(vlms["student"], {"teacher": 0.5}, labels=0.5, **how)
 
-    def backward(objective: torch.nn.Module) -> None:
+    def backward(objective: torch.nn.Module, batch: dict = batch) -> None:
         sum(part.weight * part.total for part in objective(batch).values()).backward()
         objective.zero_grad()
 
@@ -61,6 +70,8 @@ def main() -> None:
         "teacher, forward": teacher_forward,
         "student, a step on labels": lambda: backward(supervised),
         "student, a step of distillation": lambda: backward(distillation),
+        "teacher, a step on labels": lambda: backward(apex, apex_batch),
+        "both, a step of the pyramid": lambda: backward(pyramid),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(args.turns + 1):
@@ -70,11 +81,15 @@ def main() -> None:
             if turn:  # the first warms up
                 seconds[name].append(time.perf_counter() - begun)
     for name, values in seconds.items():
-        print(f"{name:26} {min(values):6.3f} s")
+        print(f"{name:31} {min(values):6.3f} s")
     turns = list(zip(*seconds.values(), strict=True))
-    once = statistics.median((forward + taught) / (forward + step) for forward, step, taught in turns)
+    once = statistics.median((forward + taught) / (forward + step) for forward, step, taught, *_ in turns)
     print(f"distillation costs {once:.3f} times its two parts")
-    saved = statistics.median((forward + args.epochs * taught) / (args.epochs * (forward + taught)) for forward, _, taught in turns)
+    together = statistics.median(both / (step + apart) for _, step, _, apart, both in turns)
+    print(f"the pyramid costs {together:.3f} times both models' steps on labels")
+    saved = statistics.median(
+        (forward + args.epochs * taught) / (args.epochs * (forward + taught)) for forward, _, taught, *_ in turns
+    )
     print(f"a teacher that is asked once costs {saved:.3f} times one that is asked at every step, over {args.epochs} epochs")
 
 

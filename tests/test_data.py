@@ -15,7 +15,7 @@ from hkd_core.data.render import render
 from hkd_core.data.scenes import Scene, absent, draw_scenes
 from hkd_core.data.schema import load_examples, load_pictures, save_examples, save_pictures
 from hkd_core.data.tasks import FAITHFUL, LETTERS, caption, mme_pair, task1, task2
-from hkd_core.data.world import CONTEXT_OF, GRID, OBJECTS
+from hkd_core.data.world import COLORS, CONTEXT_OF, GRID, OBJECTS
 from hkd_core.distill.sets import with_rehearsal
 from hkd_core.errors import UserError
 
@@ -173,16 +173,50 @@ def test_an_augmentation_keeps_or_flips_the_label_as_its_kind_says(name):
     assert made > 50
 
 
+def test_a_hard_negative_swaps_objects_colours_and_relations_each():
+    rng, kinds = random.Random(0), Counter()
+    for scene in MANY:
+        for row in (task1(scene, rng), task2(scene, rng)):
+            if row and (made := das.hard_negative(row, scene, rng)):
+                before, after = (das.facts_of(r) for r in (row, made[0]))
+                pairs = (
+                    zip(before.values(), after.values(), strict=True)
+                    if isinstance(before, dict)
+                    else zip(before, after, strict=True)
+                )
+                kinds.update(old.kind for old, new in pairs if old != new)
+    assert min(kinds[kind] for kind in ("presence", "color", "relation")) > 20
+
+
+def hue(rgb):
+    """A colour's difference from gray, of length 1."""
+    difference = np.asarray(rgb, float) - np.mean(rgb)
+    return difference / (np.linalg.norm(difference) + 1e-9)
+
+
+def colour_seen(picture, thing):
+    """Which colour a thing has to the eye: the palette's that its middle differs from gray most like; cells are 16 pixels wide."""
+    top, left = thing.row * 16 + 5, thing.column * 16 + 5
+    middle = picture[top : top + 6, left : left + 6].reshape(-1, 3).mean(0)
+    return max(COLORS, key=lambda name: float(hue(COLORS[name]) @ hue(middle)))
+
+
 @pytest.mark.parametrize("name", das.PICTURES)
-def test_a_picture_augmentation_leaves_size_and_occupied_cells_recognisable(name):
-    scene = MANY[0]
-    picture = render(scene, seed=0, sizes=(12, 14), noise=0.0)
-    changed = das.PICTURES[name](picture, scene, random.Random(0))
-    assert changed.shape == picture.shape and changed.dtype == np.uint8
-    if name == "patch_drop":
+def test_a_picture_augmentation_changes_the_picture_and_leaves_things_and_their_colours(name):
+    kept, known, other = 0, 0, 0
+    for scene in MANY[:150]:
+        picture = render(scene, seed=0, sizes=(12, 14), noise=0.0)
+        changed = das.PICTURES[name](picture, scene, random.Random(scene.image_id))
+        assert changed.shape == picture.shape and changed.dtype == np.uint8
+        other += not np.array_equal(changed, picture)
         for thing in scene.things:
-            cell = np.s_[thing.row * 16 : thing.row * 16 + 16, thing.column * 16 : thing.column * 16 + 16]
-            assert np.array_equal(changed[cell], picture[cell])
+            if name == "patch_drop":
+                cell = np.s_[thing.row * 16 : thing.row * 16 + 16, thing.column * 16 : thing.column * 16 + 16]
+                assert np.array_equal(changed[cell], picture[cell])
+            if colour_seen(picture, thing) == thing.color:
+                known += 1
+                kept += colour_seen(changed, thing) == thing.color
+    assert other > 140 and known > 300 and kept / known > 0.98
 
 
 def test_an_unknown_augmentation_is_named():
