@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from hkd_core.errors import UserError
-from hkd_core.files import read_text, write_bytes, write_text
+from hkd_core.files import fingerprint, read_text, write_bytes, write_text
 from hkd_core.root import find_root
 
 # What to reproduce, and where its tables are.
@@ -74,6 +74,9 @@ def run(part: str, seeds: list[int]) -> None:
             raise UserError(f"seed {seed}: stopped, see above; run the same again to go on")
         for name in TABLES[part]:
             write_bytes(root / f"reports/seeds/{part}/{seed}-{name}", (folder / tables / name).read_bytes())
+        settings = re.sub(r"(?m)^seed:.*$", "", read_text(folder / "params.yaml"))
+        made_by = fingerprint(folder / "build/code", folder / "hkd_core", folder / "dvc.yaml", settings=settings)
+        write_text(root / f"reports/seeds/{part}/{seed}-code.txt", made_by + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from hkd_core.errors import UserError
 from hkd_core.evaluation import margins, suite, tables
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.chair import chair, mentioned, singular, vocabulary_of
+from hkd_core.evaluation.comparison import compared
 from hkd_core.evaluation.mme import subtask_scores
 from hkd_core.evaluation.pope import SPLITS, build_questions
 from hkd_core.inference.scoring import score_choices
@@ -190,6 +191,26 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p):
                 break
             rejected.add(i)
         assert {i for i, a in enumerate(adjusted) if a <= level} == rejected
+
+
+def test_the_sign_test_counts_a_picture_once_and_is_mcnemars_where_each_has_one_answer():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 60)) < 0.6
+    alone = stats.sign_test(a, b, [str(i) for i in range(60)])
+    assert {k: alone[k] for k in ("fixed", "broken", "p")} == stats.mcnemar(a, b)
+    # The same six answers about every picture are no six pieces of evidence.
+    sixfold = stats.sign_test(np.repeat(a, 6), np.repeat(b, 6), np.repeat(np.arange(60), 6))
+    assert sixfold["p"] == alone["p"] and sixfold["fixed"] == 6 * alone["fixed"]
+
+
+def test_answers_to_other_questions_are_not_compared():
+    rows = [
+        {"image_id": str(i), "prompt": "?", "label": "A", "answer": "A", "choices": ["A", "B"], "benchmark": "task2"}
+        for i in range(3)
+    ]
+    assert compared(rows, rows, stats.macro_f1, draws=10, seed=0)["difference"] == 0
+    with pytest.raises(ValueError, match="answers to the same questions"):
+        compared(rows, rows[::-1], stats.macro_f1, draws=10, seed=0)
 
 
 def test_the_smallest_detectable_difference_is_found_four_times_in_five():

@@ -77,15 +77,24 @@ def test_only_what_every_seed_has_is_put_together():
     assert found.loc[0, ["mean", "seed_0", "seed_1"]].to_list() == [2.0, 1.0, 3.0]
 
 
-def test_fixed_and_broken_answers_of_all_seeds_are_tested_together():
+def test_pictures_of_all_seeds_are_tested_together():
     one = {"family": "others", "question": "better?", "a": "x", "b": "y"}
     rows = [
-        one | {"benchmark": name, "difference": d, "fixed": fixed, "broken": broken, "seed": seed}
+        one
+        | {
+            "benchmark": name,
+            "difference": d,
+            "fixed": 2 * fixed,
+            "broken": 2 * broken,
+            "better": fixed,
+            "worse": broken,
+            "seed": seed,
+        }
         for name, pairs in {"task1": [(9, 1), (8, 2)], "task2": [(3, 3), (2, 4)]}.items()
         for seed, ((fixed, broken), d) in enumerate(zip(pairs, (0.1, 0.2), strict=True))
     ]
     found = differences(pd.DataFrame(rows)).set_index("benchmark")
-    assert found.loc["task1", ["fixed", "broken"]].to_list() == [17, 3]
+    assert found.loc["task1", ["fixed", "broken", "better", "worse"]].to_list() == [34, 6, 17, 3]
     assert found.loc["task1", "p"] == pytest.approx(binomtest(17, 20).pvalue, rel=1e-3)
     # A family is what is asked of one benchmark; here each has one question.
     assert found.loc["task1", "p_holm"] == pytest.approx(found.loc["task1", "p"], abs=1e-4)
@@ -94,4 +103,14 @@ def test_fixed_and_broken_answers_of_all_seeds_are_tested_together():
 def test_one_seed_is_not_several(tmp_path: Path):
     (tmp_path / "0-results.csv").write_text("model,value\na,1\n")
     with pytest.raises(UserError, match="two seeds or more, found 1"):
+        gathered(tmp_path, "results")
+
+
+def test_seeds_made_by_different_code_are_not_put_together(tmp_path: Path):
+    for seed, code in ((0, "x"), (10, "x"), (2, "x")):
+        (tmp_path / f"{seed}-results.csv").write_text(f"model,value\na,{seed}\n")
+        (tmp_path / f"{seed}-code.txt").write_text(code)
+    assert list(gathered(tmp_path, "results").seed) == [0, 2, 10]
+    (tmp_path / "2-code.txt").write_text("y")
+    with pytest.raises(UserError, match="not all seeds were made by the same code"):
         gathered(tmp_path, "results")

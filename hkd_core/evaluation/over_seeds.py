@@ -9,6 +9,7 @@ from scipy.stats import binomtest, t
 
 from hkd_core.errors import UserError
 from hkd_core.evaluation.statistics import holm
+from hkd_core.files import read_text
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -24,11 +25,19 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def gathered(folder: Path, table: str) -> pd.DataFrame:
-    """Rows of `folder`/SEED-`table`.csv of all seeds, with their seed. Raises UserError where there are fewer than two."""
+    """Rows of `folder`/SEED-`table`.csv of all seeds, with their seed.
+
+    Raises UserError where there are fewer than two, or where not all were made by the same code and settings.
+    """
     found = sorted(folder.glob(f"*-{table}.csv"), key=lambda path: int(path.name.split("-")[0]))
     if len(found) < 2:
         raise UserError(
             f"{folder}/SEED-{table}.csv: expected two seeds or more, found {len(found)}; python -m hkd_core.seeds makes them"
+        )
+    code = {path: read_text(path.with_name(path.name.replace(f"-{table}.csv", "-code.txt"))) for path in found}
+    if len(set(code.values())) > 1:
+        raise UserError(
+            f"{folder}: not all seeds were made by the same code and settings; run `make seeds` (or ablations) for all of them"
         )
     return pd.concat([pd.read_csv(path).assign(seed=int(path.name.split("-")[0])) for path in found], ignore_index=True)
 
@@ -42,15 +51,15 @@ def summary(rows: pd.DataFrame, keys: Sequence[str], value: str) -> pd.DataFrame
 
 
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
-    """`summary` of comparisons (see comparison.FIELDS), with all seeds' answers fixed and broken, and an exact test of these.
+    """`summary` of comparisons (see comparison.FIELDS), with all seeds' answers fixed and broken, and a sign test over all their pictures.
 
     The interval says what another seed would give; the test, adjusted within each benchmark's family (Holm), speaks of these seeds' models.
     """
     keys = ["family", "question", "a", "b", "benchmark"]
     found = summary(rows, keys, "difference")
-    counts = rows.groupby(keys, sort=False)[["fixed", "broken"]].sum().reset_index()
+    counts = rows.groupby(keys, sort=False)[["fixed", "broken", "better", "worse"]].sum().reset_index()
     found = found.merge(counts, on=keys)
-    changed = found.fixed + found.broken
-    found["p"] = [float(binomtest(a, n).pvalue) if n else 1.0 for a, n in zip(found.fixed, changed, strict=True)]
+    changed = found.better + found.worse
+    found["p"] = [float(binomtest(a, n).pvalue) if n else 1.0 for a, n in zip(found.better, changed, strict=True)]
     found["p_holm"] = found.groupby(["benchmark", "family"], sort=False).p.transform(lambda p: pd.Series(holm(list(p)), p.index))
     return found.assign(p=[float(f"{p:.4g}") for p in found.p], p_holm=found.p_holm.round(4))

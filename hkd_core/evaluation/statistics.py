@@ -109,6 +109,21 @@ def mcnemar(right_a: Sequence[bool], right_b: Sequence[bool]) -> dict:
     return {"fixed": fixed, "broken": broken, "p": p}
 
 
+def sign_test(right_a: Sequence[bool], right_b: Sequence[bool], clusters: Sequence[str]) -> dict:
+    """McNemar's for answers that come in clusters (pictures): a cluster counts once, as `better` or `worse` by more of its answers.
+
+    Also `fixed` and `broken`, in answers, and the two-sided exact `p` of better against worse. With one answer a cluster it is `mcnemar`.
+    """
+    from scipy.stats import binomtest
+
+    a, b = np.asarray(right_a, bool), np.asarray(right_b, bool)
+    _, place = np.unique(np.asarray(clusters), return_inverse=True)
+    ahead = np.bincount(place, a.astype(int) - b.astype(int))
+    better, worse = int((ahead > 0).sum()), int((ahead < 0).sum())
+    p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+    return {"fixed": int((a & ~b).sum()), "broken": int((~a & b).sum()), "better": better, "worse": worse, "p": p}
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values, in the given order, that control the family-wise error whatever the dependence (Holm 1979)."""
     adjusted, largest = [0.0] * len(p_values), 0.0

@@ -132,6 +132,7 @@ def yes_no_answers(vlm: VLM, val: Split, test: Split, decodings: Sequence[str], 
     told_val = {}
     if negated:
         told_val["greedy"], both_val = margins(vlm, clean_val), (margins(vlm, clean_val) - margins(vlm, opposite_val)) / 2
+        told_val["shift"] = told_val["greedy"] - stats.best_shift(told_val["greedy"], truth)
         constant = stats.best_shift(both_val, truth)
         told_val["msi"], found["msi"] = both_val - constant, (found["greedy"] - margins(vlm, opposite)) / 2 - constant
     return [
