@@ -17,6 +17,7 @@ from hkd_core.root import find_root
 
 # What to reproduce, and where its tables are.
 PARTS = {"study": ("dvc.yaml", "reports/tables"), "ablations": ("reports/seeds/dvc.yaml:ablations", "reports/ablations")}
+MADE = ("dvc.lock", "reports/figures/*.png", "reports/tables", "reports/metrics", "reports/seeds/*/*")
 TABLES = {"study": ("results.csv", "comparisons.csv", "outcomes.csv"), "ablations": ("results.csv", "comparisons.csv")}
 
 
@@ -44,12 +45,10 @@ def prepared(root: Path, seed: int, commit: str) -> Path:
     folder = root / f"build/seeds/{seed}"
     if not (folder / ".git").exists():
         git(root, "clone", "--quiet", "--no-checkout", str(root), str(folder))
-    lock = folder / "dvc.lock"
-    made = lock.read_bytes() if lock.is_file() else None
     git(folder, "fetch", "--quiet", "origin", commit)
-    git(folder, "checkout", "--quiet", "--force", "--detach", commit)
-    if made is not None:
-        write_bytes(lock, made)  # what this seed made before, not what the commit's did
+    git(folder, "reset", "--quiet", "--mixed", commit)
+    # Code and settings are the commit's; what this seed made before stays, also where git has another seed's of the same name.
+    git(folder, "restore", "--quiet", "--source", commit, "--worktree", "--", ".", *(f":(exclude){name}" for name in MADE))
     write_text(folder / ".dvc/config.local", f"[cache]\n    dir = {root / '.dvc/cache'}\n")
     settings, times = re.subn(r"(?m)^seed:.*$", f"seed: {seed}", read_text(folder / "params.yaml"))
     if times != 1:

@@ -24,16 +24,20 @@ def command(*arguments, folder):
     return subprocess.run(arguments, cwd=folder, capture_output=True, text=True)
 
 
+def committed(folder, message):
+    assert command("git", "add", ".", folder=folder).returncode == 0
+    assert command("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", message, folder=folder).returncode == 0
+
+
 @pytest.fixture
 def project(tmp_path):
     """A project of one stage, whose tables hold the seed."""
     (tmp_path / "dvc.yaml").write_text(STAGE)
     (tmp_path / "params.yaml").write_text("# settings\nseed: 0\nprofiles: {}\n")
     (tmp_path / ".gitignore").write_text("build/\n")
-    for step in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"], ["git", "add", "."]):
+    for step in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         assert command(*step, folder=tmp_path).returncode == 0
-    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    assert command("git", *who, "commit", "-qm", "begin", folder=tmp_path).returncode == 0
+    committed(tmp_path, "begin")
     return tmp_path
 
 
@@ -46,8 +50,17 @@ def test_every_seed_runs_what_is_committed_and_its_tables_come_back(project):
     assert done.returncode == 0, done.stderr
     assert [(project / f"reports/seeds/study/{seed}-results.csv").read_text() for seed in (3, 4)] == ["seed 3\n", "seed 4\n"]
     assert (project / "params.yaml").read_text().startswith("# settings\nseed: 0\n")
+    # With a later commit that changes no code, and other results in it, each seed keeps its own and runs nothing again.
+    (project / "reports/tables").mkdir()
+    (project / "reports/tables/results.csv").write_text("seed 0\n")
+    committed(project, "results of seed 0")
     again = seeds_of(project, 3)
     assert again.returncode == 0 and "Running stage" not in again.stdout
+    assert (project / "reports/seeds/study/3-results.csv").read_text() == "seed 3\n"
+    (project / "dvc.yaml").write_text(STAGE.replace("print('seed'", "print('grain'"))
+    committed(project, "other code")
+    assert seeds_of(project, 3).returncode == 0
+    assert (project / "reports/seeds/study/3-results.csv").read_text() == "grain 3\n"
 
 
 def test_seeds_refuse_what_is_not_committed_and_name_the_seed_that_failed(project):
@@ -56,7 +69,7 @@ def test_seeds_refuse_what_is_not_committed_and_name_the_seed_that_failed(projec
     done = seeds_of(project, 1)
     assert done.returncode == 1 and done.stderr == "error: params.yaml: not committed; every seed runs what is committed\n"
     (project / "dvc.yaml").write_text(STAGE.replace("mkdir", "false && mkdir"))
-    command("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qam", "break", folder=project)
+    committed(project, "break")
     done = seeds_of(project, 1)
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: seed 1: stopped, see above")
 
