@@ -126,8 +126,10 @@ def test_the_readmes_numbers_are_those_of_the_committed_seeds(name):
                 found = results.get((model, "msi" if "MSI" in heading else said, *key))
                 assert cell == (f"{float(found['mean']):.{places}f} ± {float(found['sd']):.{places}f}" if found else "")
             elif heading == "cost":
-                costs = [results.get((model, said, f"cost_{answer}", "times_greedy")) for answer in ("question", "caption")]
-                assert cell.split(" / ") == list(dict.fromkeys(f"{float(r['mean']):g}" for r in costs if r))
+                rows_of = [results.get((model, said, f"cost_{answer}", "times_greedy")) for answer in ("question", "caption")]
+                costs = [sorted(float(r[key]) for key in r if key.startswith("seed_")) for r in rows_of if r]
+                shown = [f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, *_, high in costs]
+                assert cell.split(" / ") == list(dict.fromkeys(shown))
 
 
 def test_links_and_pictures_of_the_readme_exist():
