@@ -66,12 +66,17 @@ def implementations(chunk: int) -> dict[str, Callable]:
     }
     try:
         from trl.experimental.gkd import GKDTrainer
+        from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
-        def trl(student_hidden, student_head, teacher_hidden, teacher_head):
+        def trl_dense(student_hidden, student_head, teacher_hidden, teacher_head):
             logits = student_hidden @ student_head.T, teacher_hidden @ teacher_head.T
             return GKDTrainer.generalized_jsd_loss(*logits, reduction="sum")
 
-        found["JSD, dense, TRL"] = trl
+        def trl_chunked(student_hidden, student_head, teacher_hidden, teacher_head):
+            each, _ = ChunkedDivergenceFunction.apply(student_hidden, student_head, None, teacher_hidden, teacher_head, None, 0.5)
+            return each.sum()
+
+        found |= {"JSD, dense, TRL": trl_dense, "JSD, chunked, TRL": trl_chunked}
     except ImportError as error:
         print(f"TRL left out: {error}", file=sys.stderr)
     try:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from hkd_core.errors import UserError
-from hkd_core.evaluation import margins, suite, tables
+from hkd_core.evaluation import margins, oracle, suite, tables
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.chair import chair, mentioned, singular, vocabulary_of
 from hkd_core.evaluation.comparison import compared
@@ -308,3 +308,36 @@ def test_mme_from_counts_is_the_sum_of_its_subtasks():
     counts, _ = tables.mme_counts(rows)
     parts = [[(r["image_id"], r["answer"] == r["label"]) for r in rows if r["subtask"] == s] for s in ("count", "color")]
     assert float(tables.mme_score(counts.sum(0))) == pytest.approx(sum(subtask_scores(part)["score"] for part in parts))
+
+
+def test_an_oracle_knows_a_groups_lean_from_the_other_half_of_the_pictures():
+    rng = np.random.default_rng(0)
+    pictures = [f"p{k:03}" for k in range(200) for _ in range(4)]
+    groups = [("dog", "cup", "tree", "car")[k % 4] for k in range(800)]
+    labels = rng.integers(0, 2, 800)
+    lean = np.array([{"dog": 5.0, "cup": -5.0, "tree": 2.0, "car": 0.0}[g] for g in groups])
+    values = np.where(labels == 1, 1.0, -1.0) + lean + rng.normal(0, 0.1, 800)
+    half = oracle.halves(pictures)
+    assert all(len({h for p, h in zip(pictures, half, strict=True) if p == name}) == 1 for name in set(pictures))
+    assert half.sum() == 400
+    freed = oracle.less_constant(oracle.less_groups(values, labels, groups, half, weight=0.1), labels, half)
+    bound = oracle.less_constant(values, labels, half)
+    assert np.mean((freed > 0) == labels) == 1 > 0.8 > np.mean((bound > 0) == labels)
+
+
+def test_an_oracle_never_uses_the_labels_of_its_own_half():
+    rng = np.random.default_rng(1)
+    labels, half, groups = rng.integers(0, 2, 60), np.arange(60) % 2 == 0, list("abc" * 20)
+    values = rng.normal(size=60) + 2 * labels
+    others = np.where(half, np.roll(labels, 2), labels)
+    for change in (oracle.less_constant, lambda v, y, h: oracle.less_groups(v, y, groups, h)):
+        before, after = change(values, labels, half), change(values, others, half)
+        assert np.array_equal(before[half], after[half]) and not np.array_equal(before[~half], after[~half])
+
+
+def test_a_groups_constant_by_hand():
+    values, labels = np.array([1.0, 3.0, -2.0, 4.0, 0.0, 0.0]), np.array([1, 1, 0, 0, 1, 0])
+    groups, half = ["a", "a", "a", "b", "a", "c"], np.array([False] * 4 + [True] * 2)
+    freed = oracle.less_groups(values, labels, groups, half, weight=1)
+    # Yes: (1 + 3 + their mean 2) / 3, no: (-2 + the mean of -2 and 4) / 2; "c" is not in the other half: the means of all, 2 and 1.
+    assert freed[4:] == pytest.approx([-((1 + 3 + 2) / 3 + (-2 + 1) / 2) / 2, -(2 + 1) / 2])
