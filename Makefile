@@ -19,7 +19,7 @@ study: ready ## set up and run the whole study (dvc repro); ARGS=pyramid for ins
 	@[ -e .git ] || git rev-parse --git-dir >/dev/null 2>&1 || $(RUN) -m dvc config --local core.no_scm true
 	@$(RUN) -m dvc repro $(ARGS)
 
-seeds: ready ## the whole study for each of SEEDS="0 1 2", put together: some forty minutes each
+seeds: ready ## the whole study for each of SEEDS="0 1 2", put together: some forty-five minutes each
 	@$(RUN) -m hkd_core.seeds study $(SEEDS)
 	@$(RUN) -m dvc repro reports/seeds/dvc.yaml:seeds
 
