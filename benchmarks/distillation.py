@@ -27,12 +27,16 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs=2, default=(512, 256), metavar=("TEACHER", "STUDENT"))
     parser.add_argument("--layers", type=int, nargs=2, default=(6, 3), metavar=("TEACHER", "STUDENT"))
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--vocabulary", type=int, default=0, help="rows of the heads, at least; 0: the built-in world's")
+    parser.add_argument(
+        "--answer-tokens", type=int, default=1, help="of the pyramid's examples, all of which it distils over all words"
+    )
     parser.add_argument("--epochs", type=int, default=3, help="how often the student sees an example, for the last line")
     parser.add_argument("--turns", type=int, default=7)
     args = parser.parse_args()
     torch.manual_seed(0)
     pair = zip(("teacher", "student"), args.widths, args.layers, strict=True)
-    vlms = {name: VLM(build_llava(width, layers), build_processor()) for name, width, layers in pair}
+    vlms = {name: VLM(build_llava(width, layers, args.vocabulary), build_processor()) for name, width, layers in pair}
     start = vlms["student"].prepare([torch.zeros(64, 64, 3).byte().numpy()])["input_ids"][0][:1]
     looks = {
         name: {"picture": Encoded([*start, *[vlm.image_token_id] * VISUAL_TOKENS], torch.randn(VISUAL_TOKENS, vlm.head.shape[1]))}
@@ -50,9 +54,12 @@ def main() -> None:
     batch = collate_said(data, {"teacher": choice_answers(vlms["teacher"], "teacher", data, shifted=False)})(range(args.batch))
     supervised = Supervised(vlms["student"])
     apex = Supervised(vlms["teacher"])
-    apex_batch = TrainingSet({"student": vlms["teacher"]}, [row] * args.batch, {"student": looks["teacher"]}).collate(
-        range(args.batch)
-    )
+    long = row | (
+        {"answer": " ".join(["dog"] * (args.answer_tokens - 1)), "choices": []} if args.answer_tokens > 1 else {}
+    )  # and an end
+    rows = [long] * args.batch
+    both_batch = TrainingSet({"student": vlms["student"], "teacher": vlms["teacher"]}, rows, looks).collate(range(args.batch))
+    apex_batch = TrainingSet({"student": vlms["teacher"]}, rows, {"student": looks["teacher"]}).collate(range(args.batch))
     upper, lower = {"teacher": vlms["teacher"]}, {"student": vlms["student"]}
     how = {"kind": "jsd", "beta": 0.5, "temperature": 2.0}
     pyramid = PyramidStep(upper, lower, down=1.0, feedback=0.1, peers=0.0, **how)
@@ -70,8 +77,9 @@ def main() -> None:
         "teacher, forward": teacher_forward,
         "student, a step on labels": lambda: backward(supervised),
         "student, a step of distillation": lambda: backward(distillation),
-        "teacher, a step on labels": lambda: backward(apex, apex_batch),
-        "both, a step of the pyramid": lambda: backward(pyramid),
+        "teacher, a step on long labels": lambda: backward(apex, apex_batch),
+        "student, a step on long labels": lambda: backward(supervised, both_batch),
+        "both, a step of the pyramid": lambda: backward(pyramid, both_batch),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(args.turns + 1):
@@ -85,8 +93,10 @@ def main() -> None:
     turns = list(zip(*seconds.values(), strict=True))
     once = statistics.median((forward + taught) / (forward + step) for forward, step, taught, *_ in turns)
     print(f"distillation costs {once:.3f} times its two parts")
-    together = statistics.median(both / (step + apart) for _, step, _, apart, both in turns)
-    print(f"the pyramid costs {together:.3f} times both models' steps on labels")
+    together = statistics.median(both / (one + other) for *_, one, other, both in turns)
+    print(
+        f"the pyramid costs {together:.3f} times both models' steps on the same labels, of {both_batch['tokens']} tokens in {len(vlms['student'].head)}"
+    )
     saved = statistics.median(
         (forward + args.epochs * taught) / (args.epochs * (forward + taught)) for forward, _, taught, *_ in turns
     )

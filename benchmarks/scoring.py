@@ -20,11 +20,11 @@ from hkd_core.models.vlm import Encoded
 VISUAL_TOKENS, QUESTIONS = 576, 6
 
 
-def build_llava(width: int, layers: int) -> LlavaForConditionalGeneration:
-    """LLaVA-1.5's shape, only smaller: heads of 64, an MLP of 2.7 times the width, torch's own attention."""
+def build_llava(width: int, layers: int, vocabulary: int = 0) -> LlavaForConditionalGeneration:
+    """LLaVA-1.5's shape, only smaller: heads of 64, an MLP of 2.7 times the width, torch's own attention. vocabulary: at least."""
     words = build_processor().tokenizer
     text = LlamaConfig(
-        vocab_size=len(words),
+        vocab_size=max(vocabulary, len(words)),
         hidden_size=width,
         intermediate_size=int(2.7 * width) // 64 * 64,
         num_hidden_layers=layers,

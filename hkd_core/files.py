@@ -65,15 +65,21 @@ def write_folder(path: str | Path, fill: Callable[[Path], None]) -> Path:
         fresh.chmod(0o755)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    before = None
     try:
         fill(fresh)
         if path.exists():
-            shutil.rmtree(path)
+            before = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.")) / "before"
+            os.replace(path, before)
         os.replace(fresh, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        if before is not None and before.exists() and not path.exists():
+            os.replace(before, path)
+        for left in (fresh, before and before.parent):
+            if left is not None:
+                shutil.rmtree(left, ignore_errors=True)
     return path
 
 

@@ -17,6 +17,9 @@ of 0. The teacher is a constant: no gradient reaches its logits, hidden states o
 They expect logits that stand where the token is predicted; shifting against labels is the caller's. Vocabularies of
 different size are refused: `shared_vocabulary` says how far two of them agree. A token that one side rules out (logit
 -inf) is treated exactly where the divergence is finite, and `smooth_logits` makes it finite where it is not.
+
+In float32 values and gradients are within 1e-5 of the exact ones, relatively. Where student and teacher nearly agree the
+divergence itself is smaller than rounding: there the error is below 1e-6 of a nat a position, and float64 logits do better.
 """
 
 import math
@@ -238,10 +241,11 @@ class _Divergence(torch.autograd.Function):
         student = normalise(student_logits.to(dtype) / temperature, -1)
         teacher = normalise(teacher_logits.to(dtype) / temperature, -1)
         values, gradient = value_and_gradient(student, teacher, torch.empty_like(student), beta)
+        infinite = values.isinf().any()
         if weights is not None:
             values, gradient = values * weights.to(dtype).squeeze(-1), gradient.mul_(weights.to(dtype))
         total = values.sum() * temperature**2
-        if total.isinf():
+        if infinite:
             raise InfiniteDivergence(
                 f"{kind} is infinite: a token that one side can produce is ruled out (-inf) by the other; "
                 "smooth_logits keeps it finite, and so does a skewed kind or jsd"

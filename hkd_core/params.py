@@ -60,7 +60,7 @@ class Data:
 class Augment:
     examples: int = key(COUNT)
     images: tuple[str, ...] = key()
-    texts: tuple[str, ...] = key()
+    texts: tuple[str, ...] = key(("at least one augmentation", bool))
 
 
 @dataclass(frozen=True)
@@ -258,6 +258,12 @@ def build(kind: type, values: dict, where: str) -> Any:
         if check and not check[1](value):
             raise UserError(f"{where}.{name}: expected {check[0]}, got {_show(values[name])}")
         checked[name] = value
+    if checked.get("kind") == "jsd" and checked.get("beta") in (0.0, 1.0):
+        raise UserError(
+            f"{where}.beta: expected a number between 0 and 1 for jsd, which is 0 for every pair at both, got {checked['beta']}"
+        )
+    if str(checked.get("kind")).startswith("skewed_") and checked.get("beta") == 1.0:
+        raise UserError(f"{where}.beta: expected a number below 1 for {checked['kind']}, which is 0 for every pair there, got 1.0")
     return kind(**checked)
 
 

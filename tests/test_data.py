@@ -34,10 +34,22 @@ def relation_holds(scene: Scene, words: str) -> bool:
     return sides[words.split()[1]]
 
 
+def options_of(row: dict) -> list[str]:
+    """The options as the prompt lists them; they are the phrases that the prompt's caption is made of."""
+    text, listed = row["prompt"].split(" Which phrase is wrong? ")
+    options = re.split(r" ?[A-D]: ", listed)[1:]
+    said, mentioned = re.fullmatch(r"(?:The image shows|There is) an? (.+) and an? (\w+)\.", text).groups()
+    color, subject, *between, other = said.split()
+    relation = " ".join(word for word in between if word not in ("a", "an"))
+    assert sorted(options) == sorted([FAITHFUL, mentioned, f"{color} {subject}", f"{subject} {relation} {other}"])
+    assert row["caption"] == text and row["meta"]["options"] == options
+    return options
+
+
 def wrong_phrases(row: dict, scene: Scene) -> list[str]:
-    """Which options of a detection item are false, read from the words alone."""
+    """Which options of a detection item are false, read from the prompt alone."""
     wrong = []
-    for option in row["meta"]["options"]:
+    for option in options_of(row):
         words = option.split()
         if option == FAITHFUL:
             continue
@@ -52,12 +64,14 @@ def wrong_phrases(row: dict, scene: Scene) -> list[str]:
 
 
 def judged(row: dict, scene: Scene) -> str:
-    """The verdict on a factuality claim, read from the words alone."""
-    several = re.search(r"there may be (\w+) and (\w+)", row["context"]).groups()
+    """The verdict on a factuality claim, read from the prompt alone."""
+    context, claim = row["prompt"].split(" Claim: ")
+    assert (row["context"], row["claim"]) == (context, claim)
+    several = re.search(r"there may be (\w+) and (\w+)", context).groups()
     irregular = {"knives": "knife", "buses": "bus", "sheep": "sheep", "fish": "fish"}
     hidden = [irregular.get(name, name.removesuffix("s")) for name in several]
     truths = []
-    for part in row["claim"].removeprefix("There is ").rstrip(".").split(" and "):
+    for part in claim.removeprefix("There is ").rstrip(".").split(" and "):
         article, *color, name = part.split()
         if name in hidden:
             truths.append(None)
@@ -155,6 +169,16 @@ def test_every_word_of_every_task_is_in_the_vocabulary(examples):
     assert all(set(words_of(row["prompt"])) <= known for row in examples)
 
 
+def true_of(row, scene):
+    """What the scene graph says of an example's words: a verdict, or the phrase that is wrong."""
+    return judged(row, scene) if row["task"] == "task2" else (wrong_phrases(row, scene) or [FAITHFUL])[0]
+
+
+def right_of(row):
+    """What the example gives as right: a verdict, or the phrase at its letter."""
+    return row["answer"] if row["task"] == "task2" else options_of(row)[LETTERS.index(row["answer"])]
+
+
 @pytest.mark.parametrize("name", [*das.PRESERVING, *das.FLIPPING])
 def test_an_augmentation_keeps_or_flips_the_label_as_its_kind_says(name):
     change, rng, made = (das.PRESERVING | das.FLIPPING)[name], random.Random(0), 0
@@ -164,13 +188,27 @@ def test_an_augmentation_keeps_or_flips_the_label_as_its_kind_says(name):
             if not found:
                 continue
             new, new_scene = found
-            truth = judged(new, new_scene) if new["task"] == "task2" else (wrong_phrases(new, new_scene) or [FAITHFUL])[0]
-            answer = new["answer"] if new["task"] == "task2" else new["meta"]["options"][LETTERS.index(new["answer"])]
-            assert answer == truth
+            assert right_of(new) == true_of(new, new_scene)
             assert (new["meta"]["type"] != row["meta"]["type"]) == (name in das.FLIPPING)
             assert set(words_of(new["prompt"])) <= set(vocabulary())
             made += 1
     assert made > 50
+
+
+def test_new_examples_are_true_of_the_scenes_they_come_with_and_not_all_of_those_they_came_from():
+    scenes = {scene.image_id: scene for scene in MANY}
+    rng = random.Random(0)
+    rows = [row for scene in MANY for row in (task1(scene, rng), task2(scene, rng)) if row]
+    how = {"count": 300, "texts": [*das.PRESERVING, *das.FLIPPING], "seed": 0}
+    new_scenes, changes, new = das.augment(scenes, rows, pictures=["blur", "noise"], **how)
+    assert len(new_scenes) == len(changes) == len(new) == 300 and set(changes) == {"blur", "noise"}
+    for scene, row in zip(new_scenes, new, strict=True):
+        assert scene.image_id == row["image_id"] and right_of(row) == true_of(row, scene)
+    edited = [(s, r) for s, r in zip(new_scenes, new, strict=True) if r["meta"]["augmentation"] == "counterfactual"]
+    assert edited and all(scene.things != scenes[row["meta"]["of"]].things for scene, row in edited)
+    assert das.augment(scenes, rows, pictures=[], **how)[1] == [None] * 300  # pictures as they are
+    with pytest.raises(UserError, match="at least one of paraphrase"):
+        das.augment(scenes, rows, pictures=[], **(how | {"texts": []}))
 
 
 def test_a_hard_negative_swaps_objects_colours_and_relations_each():

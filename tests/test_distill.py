@@ -1,6 +1,9 @@
 """The loop and the objectives: each against what the formula gives by hand."""
 
 import json
+import os
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -9,6 +12,7 @@ from accelerate.state import AcceleratorState
 from conftest import tiny_vlm
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hkd_core.distill.answers import choice_answers, collate_said
 from hkd_core.distill.evolve import EvolveStep, collate_with, purified_targets
@@ -16,7 +20,7 @@ from hkd_core.distill.examples import UNLABELLED, TrainingSet, answer_hidden, pr
 from hkd_core.distill.objectives import Cast, Supervised, Taught, agreement
 from hkd_core.distill.pyramid import PyramidStep, check_levels, mean_distribution
 from hkd_core.distill.sets import first_labelled, in_all_places, turned
-from hkd_core.distill.ternary import TernaryStep, imitation, relations
+from hkd_core.distill.ternary import TernaryStep, imitation, relations, roles
 from hkd_core.distill.trainer import Part, Schedule, shuffled, train
 from hkd_core.errors import UserError
 from hkd_core.inference.contrast import purify
@@ -90,9 +94,65 @@ def test_a_loss_that_is_not_finite_stops_with_step_parts_and_examples(tmp_path):
         def forward(self, batch):
             return {"squares": Part(self.weight.sum() * float("nan"))}
 
-    with pytest.raises(UserError, match=r"not finite at step 0 \(squares nan\)"):
+    with pytest.raises(UserError, match=r"loss is not finite at step 0 \(squares nan\)"):
         train(Broken(), lines, 9, Schedule(3, 3, 0.1, precision="no"), seed=0, log=tmp_path / "log")
     assert len(json.loads((tmp_path / "log.bad.json").read_text())["examples"]) == 3
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_a_weight_even_in_the_last_step(tmp_path, clip):
+    class Steep(Line):
+        def forward(self, batch):
+            return {"root": Part((self.weight * 0).sqrt().sum() + self.weight.sum())}  # finite, its slope is not
+
+    model, fed = Steep(), []
+
+    def collate(indices):
+        fed.append(indices)
+        return lines(indices) | {"ids": [f"picture {i}" for i in indices]}
+
+    with pytest.raises(UserError, match=r"gradient is not finite at step 0 \(root 0\)"):
+        train(model, collate, 9, Schedule(1, 2, 0.1, clip=clip, precision="no", accumulate=2), seed=0, log=tmp_path / "log")
+    assert model.weight.item() == 0
+    report = json.loads((tmp_path / "log.bad.json").read_text())
+    assert report["examples"] == [*fed[0], *fed[1]] and report["ids"] == [f"picture {i}" for i in report["examples"]]
+
+
+PROCESSES = """
+import json, sys
+import torch
+from torch import nn
+from hkd_core.distill.trainer import Part, Schedule, train
+
+class Line(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1))
+    def forward(self, batch):
+        return {"squares": Part((self.weight[0, 0] * batch["x"] - batch["y"]).square().sum())}
+
+def lines(indices):
+    x = torch.tensor([float(i) / 10 for i in indices for _ in range(i % 3 + 1)])
+    return {"x": x, "y": 2 * x, "tokens": len(x), "examples": len(indices)}
+
+model = Line()
+history = train(model, lines, 30, Schedule(40, 4, 0.2, precision="no", accumulate=int(sys.argv[1])), seed=0, until=0.05)
+print(json.dumps([history, model.weight.item()]))
+"""
+
+
+def test_two_processes_do_and_log_and_stop_as_one_that_accumulates_twice_as_much(tmp_path):
+    (tmp_path / "line.py").write_text(PROCESSES)
+    alone = subprocess.run([sys.executable, "line.py", "2"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "line.py", "1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    both = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, env=environment)
+    history, weight = json.loads(alone.stdout)
+    assert 5 < len(history) < 40 and len(both.stdout.splitlines()) == 2
+    for line in both.stdout.splitlines():
+        logged, learned = json.loads(line)
+        assert learned == pytest.approx(weight, rel=1e-5)
+        assert [r["squares"] for r in logged] == pytest.approx([r["squares"] for r in history], rel=1e-4, abs=1e-5)
 
 
 def test_a_divergence_that_is_infinite_stops_with_the_examples_names(vlm, examples, pictures, tmp_path):
@@ -122,6 +182,8 @@ def test_nothing_to_train_is_said():
     model.weight.requires_grad_(False)
     with pytest.raises(UserError, match="nothing to train"):
         train(model, lines, 3, Schedule(1, 1, 0.1, precision="no"), seed=0)
+    with pytest.raises(UserError, match="lines: nothing to train on: no examples"):
+        train(Line(), lines, 0, Schedule(1, 1, 0.1, precision="no"), seed=0, title="lines")
 
 
 def test_batches_are_the_same_for_a_seed_cover_everything_and_sort_by_length():
@@ -326,7 +388,7 @@ def test_shifted_voices_say_the_mean_over_all_places_and_the_same_at_each(vlm, e
     assert float(shifted[0].exp().sum()) == pytest.approx(1, abs=1e-5)
 
 
-def test_plain_distillation_equals_the_formula_over_the_choices_and_leaves_the_teacher_alone(trio, examples, pictures):
+def test_plain_distillation_equals_the_formula_over_the_choices(trio, examples, pictures):
     data = training_set(examples[:6], pictures, **trio)
     said = choice_answers(trio["teacher"], "teacher", data, shifted=False)
     objective = Taught(trio["student"], {"teacher": 0.25}, labels=0.75, **HOW)
@@ -343,7 +405,6 @@ def test_plain_distillation_equals_the_formula_over_the_choices_and_leaves_the_t
         begin += int(batch["asked"][i].sum())
     assert float(parts["teacher"].total.detach()) == pytest.approx(expected, rel=1e-4)
     sum(part.total for part in parts.values()).backward()
-    assert all(p.grad is None for p in trio["teacher"].model.parameters())
     assert any(p.grad is not None for p in trio["student"].model.parameters())
 
 
@@ -383,8 +444,43 @@ def test_every_pyramid_part_equals_the_formula_and_teaches_only_its_own_model(tr
     }
     for name, value in expected.items():
         torch.testing.assert_close(parts[name].total.double(), value, rtol=1e-3, atol=1e-4)
-    parts["student/level"].total.backward()
-    assert all(p.grad is None or not p.grad.any() for p in trio["teacher"].model.parameters())
+    assert {name: part.weight for name, part in parts.items()} == {
+        **{f"{name}/labels": 1.0 for name in trio},
+        **{"assistant/level": 1.0, "student/level": 1.0, "teacher/level": 0.1},
+        **{"assistant/peers": 0.5, "student/peers": 0.5},
+    }
+    for name, part in parts.items():
+        step.zero_grad()
+        part.total.backward(retain_graph=True)
+        assert {n for n, v in trio.items() if any(p.grad is not None and p.grad.any() for p in v.model.parameters())} == {
+            name.split("/")[0]
+        }
+
+
+def test_three_peers_each_match_the_mean_of_the_other_twos_divergences(examples, pictures):
+    models = {name: tiny_vlm(32, 1, seed) for seed, name in enumerate(("apex", "a", "b", "c"))}
+    data = training_set(examples[:4], pictures, **models)
+    lower = {name: models[name] for name in ("a", "b", "c")}
+    batch = data.collate(range(4))
+    parts = PyramidStep({"apex": models["apex"]}, lower, down=1.0, feedback=0.0, peers=0.5, **HOW)(batch)
+    logp = {n: (project(v, answer_hidden(v, batch, n)[0]).double() / 2).log_softmax(-1).detach() for n, v in lower.items()}
+    to_b, to_c = (4 * float((logp[p].exp() * (logp[p] - logp["a"])).sum()) for p in ("b", "c"))
+    assert float(parts["a/peers"].total.detach()) == pytest.approx((to_b + to_c) / 2, rel=1e-3)
+
+
+def test_both_levels_learn_together_and_the_lower_follows_what_the_upper_becomes(trio, examples, pictures):
+    upper, lower = {"teacher": trio["teacher"]}, {"student": trio["student"]}
+    data = training_set(examples[:6], pictures, **{name: trio[name] for name in ("teacher", "student")})
+    step = PyramidStep(upper, lower, down=1.0, feedback=0.1, peers=0.0, **HOW)
+    before = {name: vlm.model.get_output_embeddings().weight.clone() for name, vlm in (upper | lower).items()}
+    batch = data.collate(range(6))
+    first = step(batch)
+    train(step, data.collate, 6, Schedule(40, 6, 1e-2, precision="no"), seed=0)
+    for name, vlm in (upper | lower).items():
+        assert not torch.equal(vlm.model.get_output_embeddings().weight, before[name])
+    last = step(batch)
+    for name in ("teacher/labels", "student/labels", "student/level"):  # to the level as it is now
+        assert last[name].total < 0.5 * first[name].total
 
 
 def test_the_temperature_moves_from_first_to_final_and_stays_where_there_is_no_final(trio):
@@ -473,14 +569,35 @@ def test_relations_are_cosines_of_visual_tokens_and_the_answer():
     assert found.shape == (2, 4, 4)
     expected = torch.cosine_similarity(hidden[1, 2], hidden[1, 5], dim=0)
     assert float(found[1, 1, 3]) == pytest.approx(float(expected), abs=1e-6)
+    with pytest.raises(UserError, match="as many visual tokens in every picture of a batch, got 2 to 3"):
+        relations(hidden, image & torch.tensor([[True], [False]]) | torch.tensor([[0], [1]]).bool() & (torch.arange(6) < 2), asked)
 
 
-def test_states_are_met_through_a_map_and_imitation_is_the_mean_squared_error_against_standardised_features():
-    mapped, target = torch.randn(2, 50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+def test_imitation_is_the_mean_squared_error_against_each_state_standardised_over_its_features():
+    mapped, target = torch.randn(2, 50, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     target = 5 + 2 * target
-    expected = ((mapped - (target - target.mean(0)) / target.std(0, correction=0)) ** 2).mean()
-    assert float(imitation(mapped, target)) == pytest.approx(float(expected), rel=1e-5)
-    assert float(imitation(target * 0, target)) == pytest.approx(1.0, rel=1e-5)  # knowing nothing costs one
+    standard = (target - target.mean(1, keepdim=True)) / target.std(1, correction=0, keepdim=True)
+    found = imitation(mapped, target)
+    assert found.shape == (50,)
+    torch.testing.assert_close(found.double(), (mapped - standard).square().mean(1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(imitation(target * 0, target), torch.ones(50), rtol=1e-4, atol=1e-4)  # knowing nothing costs one
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ([["large"], ["medium"], ["small"]], ("small", "large", "medium")),
+        ([["large", "medium"], ["small"]], ("small", "large", "medium")),
+        ([["huge"], ["large"], ["medium"], ["small"]], ("small", "huge", "medium")),
+    ],
+)
+def test_after_a_pyramid_the_apex_teaches_and_the_level_above_the_student_assists(levels, expected):
+    assert tuple(roles(levels)[role] for role in ("student", "teacher", "assistant")) == expected
+
+
+def test_a_pyramid_without_an_assistant_cannot_be_refined():
+    with pytest.raises(UserError, match="refinement wants a teacher and an assistant above small, got \\[\\['large'\\]"):
+        roles([["large"], ["small"]])
 
 
 VOICES = {"teacher": "teacher", "assistant": "assistant", "itself": "student"}
@@ -497,6 +614,72 @@ def test_a_student_of_another_width_learns_to_meet_the_teachers_states(trio, exa
     history = train(step, coupled(trio, data), 6, Schedule(50, 6, 1e-2, precision="no"), seed=0)
     assert history[-1]["hidden"] < 0.5 * history[0]["hidden"]
     assert not any("map" in name for name in trio["student"].model.state_dict())
+
+
+def test_the_finer_terms_are_those_of_each_example_alone_and_move_the_student_only(trio, examples, pictures):
+    wide = trio | {"assistant": tiny_vlm(64, 1, 4)}
+    data = training_set(examples[:6], pictures, **wide)
+    step = TernaryStep(**wide, voices={}, labels=0.0, relation_weight=0.5, hidden_weight=0.25, **HOW)
+    collate = coupled(wide, data)
+    batch = collate(range(6))
+    parts = step(batch)
+    assert [(parts[name].weight, parts[name].per) for name in ("relations", "hidden")] == [(0.5, "examples"), (0.25, "examples")]
+    states = {name: answer_hidden(v, batch, name)[1].last_hidden_state.detach().double() for name, v in wide.items()}
+    relation = hidden = 0.0
+    for row in range(6):
+        image = batch["input_ids"][row] == wide["student"].image_token_id
+        words = batch["attention_mask"][row].bool() & ~image
+        places = [*image.nonzero().flatten().tolist(), int(batch["asked"][row].nonzero()[0])]
+        cosine = {n: torch.cosine_similarity(s[row, places][:, None], s[row, places][None], dim=-1) for n, s in states.items()}
+        relation += float((cosine["student"] - cosine["assistant"]).square().mean())
+        target = states["teacher"][row, words]
+        standard = (target - target.mean(1, keepdim=True)) / target.std(1, correction=0, keepdim=True)
+        hidden += float((states["student"][row, words] @ step.map.weight.double().T - standard).square().mean().detach())
+    assert float(parts["relations"].total.detach()) == pytest.approx(relation, rel=1e-3)
+    assert float(parts["hidden"].total.detach()) == pytest.approx(hidden, rel=1e-3)
+    halves = [step(collate(indices)) for indices in (range(2), range(2, 6))]  # a batch's company changes nothing
+    for name in ("relations", "hidden"):
+        assert sum(float(half[name].total.detach()) for half in halves) == pytest.approx(
+            float(parts[name].total.detach()), rel=1e-3
+        )
+        step.zero_grad()
+        parts[name].total.backward(retain_graph=True)
+        moved = {n for n, v in wide.items() if any(p.grad is not None and p.grad.any() for p in v.model.parameters())}
+        assert moved == {"student"}
+
+
+class Widest(TorchDispatchMode):
+    """The most positions of which logits over the whole vocabulary are made in its scope."""
+
+    def __init__(self, vocabulary):
+        super().__init__()
+        self.vocabulary, self.positions = vocabulary, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        # Matrix products alone: an embedding's gradient has the vocabulary's rows, and is no logit.
+        if (
+            function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm)
+            and result.shape[-1] == self.vocabulary
+        ):
+            self.positions = max(self.positions, result.shape[:-1].numel())
+        return result
+
+
+def test_only_answer_positions_ever_meet_the_head(trio, examples, pictures):
+    data = training_set(examples[:6], pictures, **trio)
+    batch = coupled(trio, data)(range(6))
+    pair = {"teacher": trio["teacher"]}, {"student": trio["student"]}
+    objectives = [
+        Supervised(trio["student"]),
+        Taught(trio["student"], {"teacher": 0.5}, labels=0.5, **HOW),
+        TernaryStep(**trio, voices=dict.fromkeys(VOICES, 1.0), labels=0.5, relation_weight=1.0, hidden_weight=1.0, **HOW),
+        PyramidStep(*pair, down=1.0, feedback=0.1, peers=0.0, **HOW),
+    ]
+    for objective in objectives:
+        with Widest(len(trio["student"].head)) as widest:
+            objective(batch)
+        assert widest.positions == batch["tokens"] < batch["input_ids"].numel() / 4
 
 
 def test_ternary_parts_are_gated_and_models_that_no_term_looks_into_stay_out_of_the_step(trio, examples, pictures):

@@ -1,6 +1,7 @@
 """Nothing half-written is taken for whole, and what was done before is not done again."""
 
 import json
+import os
 
 import pytest
 
@@ -18,6 +19,25 @@ def test_a_failed_write_leaves_the_old_folder_as_it_was(tmp_path):
     with pytest.raises(RuntimeError):
         write_folder(tmp_path / "models", fail)
     assert [p.name for p in tmp_path.iterdir()] == ["models"] and (tmp_path / "models/old.txt").read_text() == "old"
+
+
+def test_a_folder_is_swapped_whole_and_comes_back_if_the_swap_fails(tmp_path, monkeypatch):
+    place = tmp_path / "models"
+    for name in ("old", "new"):
+        write_folder(place, lambda folder, name=name: write_text(folder / name, ""))
+    assert [p.name for p in tmp_path.iterdir()] == ["models"] and [p.name for p in place.iterdir()] == ["new"]
+    rename, done = os.replace, []
+
+    def stumble(source, target):
+        done.append(source)
+        if len(done) == 2:  # the old folder is aside, the new one not yet in its place
+            raise OSError("disk gone")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", stumble)
+    with pytest.raises(UserError, match="models: cannot be written: disk gone"):
+        write_folder(place, lambda folder: (folder / "third").write_text(""))
+    assert [p.name for p in tmp_path.iterdir()] == ["models"] and [p.name for p in place.iterdir()] == ["new"]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

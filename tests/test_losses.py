@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hkd_core.errors import UserError
-from hkd_core.losses import KINDS, divergence, linear_divergence, shared_vocabulary, smooth_logits, topk_divergence
+from hkd_core.losses import (
+    KINDS,
+    InfiniteDivergence,
+    divergence,
+    linear_divergence,
+    shared_vocabulary,
+    smooth_logits,
+    topk_divergence,
+)
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -102,6 +110,20 @@ def test_value_and_gradient_equal_the_float64_reference(kind, temperature, scale
     assert count == 40
     assert error(total, expected) < 1e-5
     assert error(student.grad, exact.grad) < 1e-5
+
+
+@each_kind
+@pytest.mark.parametrize("noise", [1e-1, 1e-2, 1e-3])
+def test_close_to_the_teacher_the_error_is_that_of_float32_probabilities_not_of_the_small_divergence(kind, noise):
+    teacher = make(40, 20000, scale=3.0)
+    student = (teacher + noise * make(40, 20000)).detach().requires_grad_()
+    exact = student.detach().double().requires_grad_()
+    expected = reference(exact, teacher, kind, beta=0.5)
+    total, count = divergence(student, teacher, kind=kind, beta=0.5)
+    total.backward()
+    expected.backward()
+    assert abs(float(total) - float(expected)) / count < 1e-6
+    assert float((student.grad - exact.grad).abs().sum(-1).max()) < 1e-6
 
 
 @each_kind
@@ -540,3 +562,9 @@ def test_weights_multiply_each_positions_value_and_gradient(kind):
     assert count == 5
     torch.testing.assert_close(weighted, sum(rows))
     torch.testing.assert_close(found, expected)
+
+
+def test_an_infinite_position_is_refused_whatever_its_weight():
+    student, teacher = torch.zeros(2, 3), torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, -torch.inf]])
+    with pytest.raises(InfiniteDivergence, match="reverse_kl is infinite"):
+        divergence(student, teacher, kind="reverse_kl", weights=torch.tensor([1.0, 0.0]))

@@ -47,6 +47,7 @@ def test_the_committed_settings_are_valid(profile, stage):
         ("data", "noise", 2.0, "noise: expected a number from 0 to 1, got 2.0"),
         ("data", "nois", 0.1, "data.nois: unknown key; expected one of train"),
         ("self_evolution", "distortions", [["smear", 1]], "distortions: expected a list of"),
+        ("augment", "texts", [], "texts: expected at least one augmentation, got []"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(write, stage, key, value, message):
@@ -84,3 +85,10 @@ def test_overrides_are_checked_like_the_file():
     assert load_seed(5, path=path) == 5
     with pytest.raises(UserError, match="seed"):
         load_seed(-1, path=path)
+
+
+def test_a_divergence_that_is_nothing_at_its_beta_is_refused_before_anything_is_trained():
+    with pytest.raises(UserError, match="pyramid.beta: expected a number between 0 and 1 for jsd, .* got 1.0"):
+        load_params("pyramid", profile="laptop", path=ROOT / "params.yaml", kind="jsd", beta=1.0)
+    with pytest.raises(UserError, match="ternary.beta: expected a number below 1 for skewed_reverse_kl, .* got 1.0"):
+        load_params("ternary", profile="laptop", path=ROOT / "params.yaml", kind="skewed_reverse_kl", beta=1.0)

@@ -75,9 +75,10 @@ def paraphrase(example: dict, scene: Scene, rng: random.Random) -> tuple[dict, S
     """The same in other words: facts of the claim in the other order, or the picture said to be described."""
     if example["task"] == "task2":
         facts = facts_of(example)[::-1]
-        prompt = f"{told(example['meta']['hidden'][::-1])} Claim: {claimed(facts)}"
-        return example | {"prompt": prompt, "claim": claimed(facts)}, scene
-    return example | {"prompt": example["prompt"].replace("The image shows", "There is", 1)}, scene
+        context, claim = told(example["meta"]["hidden"][::-1]), claimed(facts)
+        return example | {"prompt": f"{context} Claim: {claim}", "context": context, "claim": claim}, scene
+    text = example["caption"].replace("The image shows", "There is", 1)
+    return example | {"prompt": example["prompt"].replace(example["caption"], text, 1), "caption": text}, scene
 
 
 def option_shuffle(example: dict, scene: Scene, rng: random.Random) -> tuple[dict, Scene] | None:
@@ -153,17 +154,19 @@ FLIPPING: dict[str, TextChange] = {"polarity": polarity, "hard_negative": hard_n
 
 def augment(
     scenes: dict[str, Scene], examples: Sequence[dict], *, count: int, pictures: Sequence[str], texts: Sequence[str], seed: int
-) -> tuple[list[Scene], list[str], list[dict]]:
+) -> tuple[list[Scene], list[str | None], list[dict]]:
     """`count` new examples: (their scenes, the picture change of each, the examples), each with a picture of its own.
 
-    Raises UserError for an unknown augmentation.
+    Without `pictures` none is changed (None). Raises UserError for an unknown augmentation, and if `texts` names none.
     """
     known = PRESERVING | FLIPPING
     for name, among in [(n, PICTURES) for n in pictures] + [(n, known) for n in texts]:
         if name not in among:
             raise UserError(f'augmentation: expected one of {", ".join(among)}, got "{name}"')
+    if not texts:
+        raise UserError(f"augmentation: expected at least one of {', '.join(known)}, got none")
     rng = random.Random(f"augment/{seed}")
-    found: tuple[list[Scene], list[str], list[dict]] = ([], [], [])
+    found: tuple[list[Scene], list[str | None], list[dict]] = ([], [], [])
     while len(found[0]) < count:
         example, name = rng.choice(examples), rng.choice(texts)
         made = known[name](example, scenes[example["image_id"]], rng)
@@ -172,7 +175,7 @@ def augment(
         changed, scene = made
         image_id = f"{example['image_id']}-a{len(found[0])}"
         found[0].append(replace(scene, image_id=image_id))
-        found[1].append(rng.choice(pictures))
+        found[1].append(rng.choice(pictures) if pictures else None)
         note = {"augmentation": name, "of": example["image_id"], "flips": name in FLIPPING}
         found[2].append(changed | {"image_id": image_id, "meta": changed["meta"] | note})
     return found

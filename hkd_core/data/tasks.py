@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from hkd_core.data.facts import Fact, holds, noun_phrase, phrase, plural, question
 from hkd_core.data.scenes import Scene, absent, opposite, other_color, true_relation
 from hkd_core.data.world import COLORS, NUMBERS, OBJECTS, article
+from hkd_core.errors import UserError
 
 LETTERS = ("A", "B", "C", "D")
 YES_NO = ("Yes", "No")
@@ -106,7 +107,9 @@ def task1_example(scene: Scene, facts: dict[str, Fact], rng: random.Random) -> d
 
 
 def lettered(options: list[str]) -> str:
-    """ "A: dog B: red dog C: ..." """
+    """ "A: dog B: red dog C: ..." Raises UserError for more options than letters."""
+    if len(options) > len(LETTERS):
+        raise UserError(f"options: expected at most {len(LETTERS)}, one a letter, got {len(options)}: {', '.join(options)}")
     return " ".join(f"{letter}: {option}" for letter, option in zip(LETTERS, options, strict=False))
 
 

@@ -3,7 +3,7 @@
 Stated by HKD4VLM's abstract: ternary-coupled, refinement, fine-grained. Couplings, gate and relation term are our reading.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +12,20 @@ from torch.nn import functional as F
 from hkd_core.distill.examples import answer_hidden, project
 from hkd_core.distill.objectives import Taught
 from hkd_core.distill.trainer import Part
+from hkd_core.errors import UserError
 from hkd_core.models.vlm import VLM
 
 
 def relations(hidden: Tensor, image: Tensor, asked: Tensor) -> Tensor:
     """[B, K + 1, K + 1] cosine similarities of K visual tokens and the first answer position; any width gives this shape.
 
-    hidden: [B, T, H]; image, asked: [B, T] bool, with the same number K of visual tokens in every row.
+    hidden: [B, T, H]; image, asked: [B, T] bool. Raises UserError unless every row has the same number K of visual tokens.
     """
+    counts = image.sum(1).tolist()
+    if len(set(counts)) > 1:
+        raise UserError(
+            f"relations: expected as many visual tokens in every picture of a batch, got {min(counts)} to {max(counts)}"
+        )
     visual = hidden[image].view(len(hidden), -1, hidden.shape[-1])
     first = asked.int().argmax(1)
     answer = hidden[torch.arange(len(hidden), device=hidden.device), first][:, None]
@@ -28,9 +34,24 @@ def relations(hidden: Tensor, image: Tensor, asked: Tensor) -> Tensor:
 
 
 def imitation(mapped: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of mapped states [N, H] against a teacher's [N, H], each of whose features is standardised over the N."""
-    deviation, mean = torch.std_mean(target.float(), 0, correction=0)
-    return F.mse_loss(mapped.float(), (target.float() - mean) / deviation.clamp(min=1e-3))
+    """[N] mean squared error of mapped states [N, H] against a teacher's [N, H], each state standardised over its features.
+
+    Each by itself, so that a batch's size and company change nothing.
+    """
+    return (mapped.float() - F.layer_norm(target.float(), target.shape[-1:])).square().mean(-1)
+
+
+def roles(levels: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Who plays what after a pyramid: the apex teaches, the last of the level above the lowest assists, the lowest is the student.
+
+    Raises UserError where that is not three models: two levels want two peers above.
+    """
+    found = {"student": levels[-1][0], "teacher": levels[0][0], "assistant": levels[-2][-1]}
+    if found["teacher"] == found["assistant"]:
+        raise UserError(
+            f"pyramid levels: refinement wants a teacher and an assistant above {found['student']}, got {list(map(list, levels))}"
+        )
+    return found
 
 
 class TernaryStep(Taught):
@@ -79,5 +100,6 @@ class TernaryStep(Taught):
         if self.map is not None:
             words = batch["attention_mask"].bool() & ~image
             error = imitation(self.map(seen[words]), states["teacher"][words])
-            parts["hidden"] = Part(error * batch["examples"], self.hidden_weight, per="examples")
+            # One number an example: the mean over its words.
+            parts["hidden"] = Part((error / words.sum(1)[words.nonzero()[:, 0]]).sum(), self.hidden_weight, per="examples")
         return parts

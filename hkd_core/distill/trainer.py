@@ -107,17 +107,15 @@ def shuffled(count: int, batch_size: int, steps: int, seed: int, lengths: Sequen
     return batches[:steps]
 
 
-def below(record: dict, limit: float, accelerator: Accelerator) -> bool:
-    """Whether the record's parts, averaged over processes so that all decide alike, add up to less than `limit`."""
-    total = sum(value for name, value in record.items() if name != "step")
-    return limit > 0 and float(accelerator.reduce(torch.tensor(total, device=accelerator.device), "mean")) < limit
+def shown(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
-def report_batch(log: Path | None, title: str, step: int, values: dict, indices: list[int], batch: dict) -> Path:
+def report_step(log: Path | None, title: str, step: int, values: dict, examples: list[int], ids: list[str]) -> Path:
     """Write what a step that cannot go on was fed, beside the log or under build; returns where."""
     where = Path(f"{log}.bad.json" if log else f"build/{re.sub('[^a-z0-9]+', '_', title.lower())}.bad.json")
-    report = {"step": step, "parts": {name: str(value) for name, value in values.items()}, "examples": indices}
-    return write_json(where, report | {"ids": batch.get("ids", [])})
+    parts = {name: str(value) for name, value in values.items()}
+    return write_json(where, {"step": step, "parts": parts, "examples": examples, "ids": ids})
 
 
 def train(
@@ -139,8 +137,8 @@ def train(
     micro-batches and processes of a step before anything is divided, so that `accumulate` changes nothing.
     callback: called with the step's number after every step (snapshots, moving averages).
     until: stop before the last step once the logged sum of parts is below this.
-    Raises UserError if the loss is not finite, naming step and parts; the offending examples, by place and by id, go to
-    `<log>.bad.json`, or to build/<title>.bad.json without a log.
+    Raises UserError if the loss or its gradient is not finite, naming step and parts, before any weight is touched; the offending
+    examples, by place and by id, go to `<log>.bad.json`, or to build/<title>.bad.json without a log.
     """
     accelerator = Accelerator(mixed_precision=choose_precision(schedule.precision), cpu=not torch.cuda.is_available())
     torch.manual_seed(seed)
@@ -150,6 +148,8 @@ def train(
     optimizers = make_optimizers(objective, schedule)
     model, *optimizers = accelerator.prepare(objective, *optimizers)
     model.train()
+    if count < 1:
+        raise UserError(f"{title}: nothing to train on: no examples")
     world, rank = accelerator.num_processes, accelerator.process_index
     batches = shuffled(count, schedule.batch_size, schedule.steps * schedule.accumulate * world, seed, lengths)
     history: list[dict] = []
@@ -161,7 +161,7 @@ def train(
         mine = [batches[first + k * world + rank] for k in range(schedule.accumulate)]
         micro = [to_device(collate(indices), accelerator.device) for indices in mine]
         known = [name for name in COUNTS if name in micro[0]]
-        local = torch.tensor([[b[name] for name in known] for b in micro], dtype=torch.float64).sum(0)
+        local = torch.tensor([[b[name] for name in known] for b in micro], dtype=torch.float64, device=accelerator.device).sum(0)
         counts = dict(zip(known, accelerator.reduce(local).tolist(), strict=True))
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -172,34 +172,38 @@ def train(
                 with accelerator.autocast():
                     parts = model(batch)
             except InfiniteDivergence as error:
-                where = report_batch(log, title, step, {}, mine[k], batch)
+                where = report_step(log, title, step, values, mine[k], batch.get("ids", []))
                 raise UserError(f"{title}: step {step}: {error}; its examples are in {where}") from error
             loss = sum(part.weight * part.total / max(counts[part.per], 1) for part in parts.values())
             for name, part in parts.items():
                 values[name] = values.get(name, 0.0) + float(part.total.detach()) / max(counts[part.per], 1)
             if not math.isfinite(float(loss.detach())):
-                where = report_batch(log, title, step, values, mine[k], batch)
-                shown = ", ".join(f"{n} {v:.4g}" for n, v in values.items())
-                raise UserError(f"{title}: the loss is not finite at step {step} ({shown}); its examples are in {where}")
+                where = report_step(log, title, step, values, mine[k], batch.get("ids", []))
+                raise UserError(f"{title}: the loss is not finite at step {step} ({shown(values)}); its examples are in {where}")
             # DDP averages over processes; the counts are global already.
             accelerator.backward(loss * world)
-        if schedule.clip:
-            accelerator.clip_grad_norm_(trainable, schedule.clip)
+        norm = accelerator.clip_grad_norm_(trainable, schedule.clip or math.inf)
+        if not math.isfinite(float(norm)):
+            fed, ids = [i for part in mine for i in part], [name for batch in micro for name in batch.get("ids", [])]
+            where = report_step(log, title, step, values, fed, ids)
+            raise UserError(f"{title}: the gradient is not finite at step {step} ({shown(values)}); its examples are in {where}")
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value
         if (step + 1) % every == 0:
-            record = {"step": step + 1, **{name: round(value / every, 6) for name, value in sums.items()}}
+            mean = torch.tensor(list(sums.values()), dtype=torch.float64, device=accelerator.device) / every
+            whole = accelerator.reduce(mean).tolist()  # each process has seen its own examples' share of the totals
+            record = {"step": step + 1, **{name: round(value, 6) for name, value in zip(sums, whole, strict=True)}}
             history.append(record)
             sums = {}
+            if log is not None and accelerator.is_main_process:
+                write_text(log, "".join(json.dumps(record) + "\n" for record in history))
             bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in record.items() if name != "step"))
         if callback is not None:
             callback(step)
-        if (step + 1) % every == 0 and below(history[-1], until, accelerator):
+        if (step + 1) % every == 0 and sum(value for name, value in history[-1].items() if name != "step") < until:
             break
     objective.eval()
-    if log is not None and accelerator.is_main_process:
-        write_text(log, "".join(json.dumps(record) + "\n" for record in history))
     return history

@@ -12,16 +12,22 @@ import numpy as np
 
 from hkd_core.data.facts import Fact, question
 from hkd_core.data.tasks import FAITHFUL, VERDICTS, lettered
+from hkd_core.errors import UserError
 
 
 def shifted(example: dict) -> list[tuple[dict, list[int]]]:
     """[(variant, places)]: choice k of the example is choice places[k] of the variant. The first is the example itself.
 
-    Lettered options are rotated cyclically; a yes/no question with a known fact is negated; others stay alone.
+    Lettered options are rotated cyclically; a yes/no question with a known fact is negated; others stay alone. Raises UserError,
+    naming the example, where its prompt does not list its options as `lettered` does: nothing would be shifted.
     """
     options = example["meta"].get("options")
     if options:
         listed = lettered(options)
+        if listed not in example["prompt"]:
+            raise UserError(
+                f'{example["image_id"]}: mapping shift: expected the options as "{listed}" in the prompt, got "{example["prompt"]}"'
+            )
         found = []
         for turn in range(len(options)):
             turned = options[turn:] + options[:turn]
@@ -37,7 +43,7 @@ def shifted(example: dict) -> list[tuple[dict, list[int]]]:
 
 
 def content_kinds(example: dict) -> list[int]:
-    """A class for each choice, by its content where contents recur (verdicts, "no hallucination", yes/no), else 0."""
+    """A class for each choice, by its content where contents recur (verdicts, "no hallucination", yes/no), else by its place."""
     options = example["meta"].get("options", example["choices"])
     if set(options) == set(VERDICTS):
         return [VERDICTS.index(option) for option in options]
@@ -63,7 +69,8 @@ class Prior:
     strength: float
 
     def remove(self, scores: np.ndarray, kinds: Sequence[int]) -> np.ndarray:
-        return scores - self.strength * np.asarray(self.logp)[list(kinds)]
+        known = [self.logp[kind] if kind < len(self.logp) else 0.0 for kind in kinds]  # of a kind never seen nothing is known
+        return scores - self.strength * np.asarray(known)
 
 
 def fit_prior(
@@ -74,7 +81,7 @@ def fit_prior(
     free: the same examples' scores [choices] without a picture; scores: with it. Strength 0 (plain averaging) wins ties, so that
     nothing is shifted without a reason.
     """
-    sums, counts = np.zeros(8), np.zeros(8)
+    sums, counts = np.zeros((2, 1 + max(k for kind in kinds for k in kind)))
     for row, kind in zip(free, kinds, strict=True):
         for p, k in zip(np.exp(row - np.logaddexp.reduce(row)), kind, strict=True):
             sums[k] += p

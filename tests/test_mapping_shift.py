@@ -1,0 +1,126 @@
+"""Mapping shift-enhanced inference from end to end, against every question asked alone and mapped back by hand."""
+
+import random
+
+import numpy as np
+import pytest
+
+from hkd_core.data.facts import Fact, question
+from hkd_core.data.tasks import FAITHFUL, LETTERS, yes_no
+from hkd_core.errors import UserError
+from hkd_core.evaluation import statistics as stats
+from hkd_core.evaluation import suite
+from hkd_core.inference.mapping_shift import content_kinds, shifted
+from hkd_core.inference.scoring import answer_logits, score_choices
+from hkd_core.models.vlm import encode_all
+
+
+def split_of(vlm, pictures, rows):
+    ids = list(dict.fromkeys(row["image_id"] for row in rows))
+    return suite.Split(rows, dict(zip(ids, encode_all({"": vlm}, [pictures[i] for i in ids])[""], strict=True)))
+
+
+def by_hand(vlm, row, look):
+    """[choices] mean log-probability over the four rotations, each asked alone; on task 2 the question as it is."""
+    options = row["meta"].get("options")
+    if not options:
+        scores = np.array(score_choices(vlm, [row], pictures=[look])[0])
+        return scores - np.log(np.exp(scores).sum())
+    text = row["prompt"].split("A: ")[0]
+    total = dict.fromkeys(options, 0.0)
+    for turn in range(4):
+        turned = [options[(k + turn) % 4] for k in range(4)]
+        prompt = text + " ".join(f"{letter}: {option}" for letter, option in zip("ABCD", turned, strict=True))
+        scores = np.array(score_choices(vlm, [row | {"prompt": prompt}], pictures=[look])[0])
+        for option, logp in zip(turned, scores - np.log(np.exp(scores).sum()), strict=True):
+            total[option] += logp / 4
+    return np.array([total[option] for option in options])
+
+
+@pytest.mark.parametrize("task", suite.TASKS)
+def test_a_tasks_answer_is_the_best_of_the_mean_over_rotations_less_the_fitted_prior(vlm, pictures, examples, task):
+    rows = [row for row in examples if row["task"] == task]
+    val, test = (split_of(vlm, pictures, part) for part in (rows[:16], rows[16:28]))
+    answers = suite.task_answers(vlm, val, test, ("greedy", "msi"))
+    found = [a["answer"] for a in answers if (a["benchmark"], a["decoding"]) == (task, "msi")]
+
+    nothing = vlm.without_picture(next(iter(val.looks.values())))
+    sums, counts = np.zeros(4), np.zeros(4)
+    for row in val.examples:
+        options = row["meta"].get("options")
+        kinds = [int(option == FAITHFUL) for option in options] if options else range(4)
+        for kind, logp in zip(kinds, by_hand(vlm, row, nothing), strict=True):
+            sums[kind] += np.exp(logp) / np.exp(by_hand(vlm, row, nothing)).sum()
+            counts[kind] += 1
+    prior = np.log(sums[counts > 0] / counts[counts > 0])
+    fitted = suite.prior_of(vlm, val, val.examples, suite.shifted_scores(vlm, val, val.examples))
+    assert np.array(fitted.logp) == pytest.approx(prior, abs=1e-3)
+    scores = [by_hand(vlm, row, test.looks[row["image_id"]]) for row in test.examples]
+    removed = [s - fitted.strength * prior[content_kinds(row)] for s, row in zip(scores, test.examples, strict=True)]
+    assert found == [row["choices"][int(np.argmax(s))] for row, s in zip(test.examples, removed, strict=True)]
+    assert suite.shifted_scores(vlm, test, test.examples) == pytest.approx(np.array(scores), abs=1e-3)
+
+
+def presence_questions(scenes, task):
+    rng = random.Random(0)
+    names = sorted({name for scene in scenes for name in scene.names})
+    return [yes_no(scene, Fact("presence", rng.choice(names)), task=task) for scene in scenes for _ in range(3)]
+
+
+def test_a_yes_no_margin_is_half_of_what_both_ways_say_less_a_constant_fitted_on_validation(vlm, scenes, pictures):
+    held, rows = presence_questions(scenes[:10], "pope_adversarial"), presence_questions(scenes[10:16], "pope_random")
+    val, test = split_of(vlm, pictures, held), split_of(vlm, pictures, rows)
+    answers = suite.yes_no_answers(vlm, val, test, ("msi",), {}, seed=0)
+    found = [(a["margin"], a["answer"]) for a in answers if (a["benchmark"], a["decoding"]) == ("pope_random", "msi")]
+    yes, no = (vlm.tokenizer(word)["input_ids"][0] for word in ("Yes", "No"))
+
+    def margin(prompt, look):
+        logits = answer_logits(vlm, [prompt], [look])[0]
+        return float(logits[yes] - logits[no])
+
+    def both(row, split):
+        look, fact = split.looks[row["image_id"]], Fact(**row["meta"]["facts"][0])
+        return (margin(question(fact), look) - margin(question(fact, negated=True), look)) / 2
+
+    constant = stats.best_shift(np.array([both(row, val) for row in held]), np.array([row["answer"] == "Yes" for row in held], int))
+    expected = [both(row, test) - constant for row in rows]
+    assert [value for value, _ in found] == pytest.approx(expected, abs=1e-3)
+    assert [said for _, said in found] == ["Yes" if value > 0 else "No" for value in expected]
+
+
+def test_the_labels_of_the_test_change_no_answer(vlm, scenes, pictures, examples):
+    other = {"Yes": "No", "No": "Yes"}
+
+    def hidden(row):
+        return row | {"answer": other.get(row["answer"], row["choices"][0])}
+
+    held, rows = presence_questions(scenes[:6], "pope_adversarial"), presence_questions(scenes[6:9], "pope_popular")
+    val, tasks = split_of(vlm, pictures, held), split_of(vlm, pictures, examples[:8])
+    test, tested = split_of(vlm, pictures, rows), split_of(vlm, pictures, examples[8:16])
+    said = []
+    for change in (dict, hidden):
+        ours, theirs = (suite.Split([change(row) for row in part.examples], part.looks) for part in (test, tested))
+        answers = suite.yes_no_answers(vlm, val, ours, ("msi",), {}, seed=0) + suite.task_answers(
+            vlm, tasks, theirs, ("greedy", "msi")
+        )
+        said.append([(a["benchmark"], a["decoding"], a["prompt"], a["answer"], a["margin"]) for a in answers])
+    assert said[0] == said[1]
+
+
+def test_a_negated_question_asks_the_opposite_and_negated_again_comes_back(scenes):
+    for row in presence_questions(scenes[:5], "pope_random"):
+        (same, straight), (negated, crossed) = shifted(row)
+        assert (same, straight, crossed) == (row, [0, 1], [1, 0])
+        assert negated["prompt"] == question(Fact(**row["meta"]["facts"][0]), negated=True) != row["prompt"]
+        back = shifted(negated | {"meta": row["meta"] | {"negated": True}})[1][0]
+        assert back["prompt"] == row["prompt"]
+
+
+def test_options_that_the_prompt_does_not_list_as_expected_are_refused_for_nothing_would_be_shifted(examples):
+    row = next(row for row in examples if row["task"] == "task1")
+    other = row["prompt"].replace("A: ", "(A) ")
+    with pytest.raises(UserError, match=f'{row["image_id"]}: mapping shift: expected the options as "A: '):
+        shifted(row | {"prompt": other})
+    five = row | {"meta": row["meta"] | {"options": [*row["meta"]["options"], "fish"]}}
+    with pytest.raises(UserError, match=f"at most {len(LETTERS)}, one a letter, got 5"):
+        shifted(five)
