@@ -132,6 +132,19 @@ def test_the_readmes_numbers_are_those_of_the_committed_seeds(name):
                 assert cell.split(" / ") == list(dict.fromkeys(shown))
 
 
+def test_the_readmes_ablations_are_those_of_the_committed_seeds():
+    show = ["git", "show", "HEAD:reports/tables/ablations.csv"]
+    lines = subprocess.run(show, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    results = {(r["model"], r["decoding"], r["benchmark"]): r for r in csv.DictReader(lines)}
+    shown = README.split("<!-- ablations -->")[1].split("<!-- end ablations -->")[0]
+    head, _, *rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in shown.strip().splitlines()]
+    assert len(rows) >= 15
+    for variant, *cells in rows:
+        for heading, cell in zip(head[1:], cells, strict=True):
+            found = results[variant.strip("`"), "msi" if "MSI" in heading else "greedy", heading.split(",")[0].replace(" ", "")]
+            assert cell == f"{float(found['mean']):.3f} ± {float(found['sd']):.3f}"
+
+
 def test_links_and_pictures_of_the_readme_exist():
     targets = re.findall(r"\]\(([^)#]+)\)", README)
     assert [t for t in targets if not t.startswith("http") and not (ROOT / t).exists()] == []
