@@ -14,8 +14,8 @@ from scoring import VISUAL_TOKENS, build_llava
 
 from hkd_core.inference import generate
 from hkd_core.models import VLM, HallucinationEliminationAdapter
-from hkd_core.models.small import build_processor
 from hkd_core.models.vlm import Encoded
+from hkd_core.world.small_models import build_processor
 
 
 def main() -> None:

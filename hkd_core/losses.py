@@ -28,7 +28,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.gradients import IN_PLACE
 
 KINDS = ("forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl")

@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hkd_core.errors import UserError
-from hkd_core.files import write_text
-from hkd_core.root import find_root
+from hkd_core.common.errors import UserError
+from hkd_core.common.files import write_text
+from hkd_core.common.root import find_root
 
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")

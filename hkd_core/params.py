@@ -12,8 +12,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from hkd_core.errors import UserError
-from hkd_core.root import find_root
+from hkd_core.common.errors import UserError
+from hkd_core.common.root import find_root
 
 DISTORTIONS = ("noise", "blur", "patches", "blank", "alike", "least", "shuffled", "none")
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl")
@@ -208,6 +208,15 @@ def load_seed(seed: int | None = None, path: Path | None = None) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise UserError(f"params.yaml: seed: expected a whole number of at least 0, got {value!r}")
     return value
+
+
+def chosen_profile(path: Path | None = None) -> str:
+    """The profile that params.yaml chooses. Raises UserError where it is not the name of one."""
+    content = read_params(path)
+    chosen = content.get("profile")
+    if not isinstance(chosen, str) or chosen not in content["profiles"]:
+        raise UserError(f'params.yaml: profile: expected one of {", ".join(content["profiles"])}, got {_show(chosen)}')
+    return chosen
 
 
 def load_params(stage: str, *, profile: str | None = None, path: Path | None = None, **overrides: Any) -> Any:

@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hkd_core.root import find_root
+from hkd_core.common.root import find_root
 
 COLORS = ("#3b6fb6", "#e07b39", "#4f9d69", "#b5485d", "#7d6bb0", "#8a7f70", "#3aa6a6", "#c9a227")
 STYLE = {

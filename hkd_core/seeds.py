@@ -11,9 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hkd_core.errors import UserError
-from hkd_core.files import fingerprint, read_text, write_bytes, write_text
-from hkd_core.root import find_root
+from hkd_core.common.errors import UserError
+from hkd_core.common.files import fingerprint, read_text, write_bytes, write_text
+from hkd_core.common.root import find_root
 
 # What to reproduce, and where its tables are.
 PARTS = {"study": ("dvc.yaml", "reports/tables"), "ablations": ("reports/seeds/dvc.yaml:ablations", "reports/ablations")}

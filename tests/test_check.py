@@ -8,8 +8,8 @@ from collections import namedtuple
 import pytest
 
 from hkd_core import check
-from hkd_core.errors import UserError
-from hkd_core.root import find_root
+from hkd_core.common.errors import UserError
+from hkd_core.common.root import find_root
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -7,15 +7,16 @@ import pytest
 import torch
 from conftest import tiny_qwen, tiny_vlm
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
+from hkd_core.hkd.mapping_shift import average, content_kinds, fit_prior, shifted
 from hkd_core.inference import generate, generation, score_choices, shared_prefix
 from hkd_core.inference.contrast import hallucination_score, isolate, least, mixture, plausible, purify
 from hkd_core.inference.distortion import blur, distortion
 from hkd_core.inference.generation import tidy
-from hkd_core.inference.mapping_shift import average, content_kinds, fit_prior, shifted
 from hkd_core.inference.scoring import answer_logits, prior_logits
 from hkd_core.inference.views import distorted_views, gist, nearest, others
 from hkd_core.models.vlm import encode_all
+from hkd_core.world.wording import WORDING
 
 
 @pytest.fixture
@@ -290,7 +291,7 @@ def test_an_unknown_distortion_and_one_the_pixels_do_not_allow_are_named():
 
 def test_shifted_mappings_undo_themselves(examples):
     for row in [r for r in examples if r["task"] == "task1"][:10]:
-        variants = shifted(row)
+        variants = shifted(row, WORDING)
         assert len(variants) == 4 and variants[0][0]["prompt"] == row["prompt"]
         # A model that knows the right content answers every variant with that content's letter.
         content = row["meta"]["options"][row["choices"].index(row["answer"])]
@@ -305,7 +306,7 @@ def test_shifted_mappings_undo_themselves(examples):
 def test_a_letter_bias_cancels_in_the_average(examples):
     row = next(r for r in examples if r["task"] == "task1")
     biased = [[3.0, 0.0, 0.0, 0.0]] * 4  # always "A", whatever stands there
-    assert np.ptp(average(shifted(row), biased)) < 1e-12
+    assert np.ptp(average(shifted(row, WORDING), biased)) < 1e-12
 
 
 def test_the_prior_is_fitted_only_where_it_helps():
@@ -323,8 +324,8 @@ def test_the_prior_is_fitted_only_where_it_helps():
 
 def test_content_kinds_name_what_recurs(examples):
     detection = next(r for r in examples if r["task"] == "task1")
-    assert sorted(content_kinds(detection)) == [0, 0, 0, 1]
-    assert content_kinds(next(r for r in examples if r["task"] == "task2")) == [0, 1, 2, 3]
+    assert sorted(content_kinds(detection, WORDING)) == [0, 0, 0, 1]
+    assert content_kinds(next(r for r in examples if r["task"] == "task2"), WORDING) == [0, 1, 2, 3]
 
 
 def test_a_picture_read_once_for_all_its_questions_gives_what_each_question_gives_alone(vlm, examples, pictures):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.losses import (
     KINDS,
     InfiniteDivergence,

@@ -8,14 +8,14 @@ import torch
 from conftest import tiny_qwen, tiny_vlm
 from peft import LoraConfig, get_peft_model
 
-from hkd_core.distill.examples import TrainingSet
-from hkd_core.distill.objectives import Supervised
-from hkd_core.distill.trainer import Schedule, train
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.inference import score_choices
 from hkd_core.inference.scoring import answer_logits
 from hkd_core.models import HallucinationEliminationAdapter, load_vlm
 from hkd_core.models.vlm import encode_all
+from hkd_core.training.examples import TrainingSet
+from hkd_core.training.objectives import Supervised
+from hkd_core.training.trainer import Schedule, train
 
 
 def test_hidden_states_equal_what_transformers_computes_from_pixels(vlm, pictures):

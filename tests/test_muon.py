@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hkd_core.distill.muon import Muon, orthogonalised
+from hkd_core.training.muon import Muon, orthogonalised
 
 
 def test_its_steps_are_those_of_torch():

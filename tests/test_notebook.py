@@ -12,7 +12,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from hkd_core import notebook
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 
 PARAMETERS = new_code_cell("seed = None\noverrides = {}", metadata={"tags": ["parameters"]})
 CHANGING = """
@@ -85,7 +85,7 @@ def test_a_failing_cell_is_named_with_its_line_and_the_target_stays(project):
 
 
 def test_a_mistake_the_user_can_mend_is_one_line(project):
-    project("from hkd_core.errors import UserError\nraise UserError('params.yaml: seed: expected a whole number')")
+    project("from hkd_core.common.errors import UserError\nraise UserError('params.yaml: seed: expected a whole number')")
     with pytest.raises(UserError) as caught:
         notebook.run("one", [])
     assert str(caught.value) == "notebooks/one.ipynb, cell [2]: params.yaml: seed: expected a whole number"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.params import STAGES, load_params, load_seed
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest, ttest_1samp
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.evaluation.over_seeds import differences, gathered, spread, summary
 
 STAGE = """\

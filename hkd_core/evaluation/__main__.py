@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
+from hkd_core.common.files import read_json
 from hkd_core.evaluation import amber, challenge, hallusion, mme, pope, pope_scores
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.chair import by_length, chair, coco_vocabulary, read_synonyms, vocabulary_of
 from hkd_core.evaluation.records import ANSWER, IMAGE, QUESTION_ID, Record, by_key, match, quoted, read_records
-from hkd_core.files import read_json
 
 
 def pope_command(args: argparse.Namespace) -> dict:

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from hkd_core.errors import UserError
-from hkd_core.files import read_text
+from hkd_core.common.errors import UserError
+from hkd_core.common.files import read_text
 
 SUBTASKS = ("existence", "count", "position", "color")
 PER_IMAGE = 2

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hkd_core.errors import UserError
-from hkd_core.files import read_json, read_jsonl, read_text
+from hkd_core.common.errors import UserError
+from hkd_core.common.files import read_json, read_jsonl, read_text
 
 QUESTION_ID = ("question_id", "id")
 ANSWER = ("text", "answer", "response")  # LLaVA's files say "text", POPE's own "answer", AMBER's "response"

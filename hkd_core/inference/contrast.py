@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 
 
 def check(alpha: float, beta: float) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 
 KINDS = ("noise", "blur", "patches", "blank")
 STEPS = 1000

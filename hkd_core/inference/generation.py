@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from transformers import Cache, LogitsProcessor, LogitsProcessorList
 
+from hkd_core.common.progress import progress
 from hkd_core.inference.contrast import isolate, purify
-from hkd_core.inference.testimony import vouch
 from hkd_core.models.vlm import VLM, Encoded, to_device
-from hkd_core.progress import progress
+from hkd_core.seed.self_verification import reweight
 
 
 class ContrastiveProcessor(LogitsProcessor):
@@ -72,7 +72,7 @@ class EvidenceProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         said = torch.zeros_like(scores, dtype=torch.bool).scatter(1, input_ids[:, self.prompt :], True) & self.named
-        return vouch(scores.float(), self.evidence, said, beta=self.beta)
+        return reweight(scores.float(), self.evidence, said, beta=self.beta)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.inference.contrast import isolate
 from hkd_core.inference.shared_prefix import last_states
 from hkd_core.models.vlm import VLM, Encoded, distinct_pictures, encode_all

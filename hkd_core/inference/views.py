@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.inference.distortion import KINDS as DISTORTIONS
 from hkd_core.inference.distortion import distortion
 from hkd_core.models.vlm import VLM, Encoded, Picture, encode_all

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.models import attention
 from hkd_core.models.adapter import CONFIG_NAME, HallucinationEliminationAdapter
 from hkd_core.models.vlm import VLM

@@ -1,0 +1,1 @@
+"""SEED: identify, isolate, purge, evolve."""
