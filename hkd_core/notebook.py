@@ -22,6 +22,7 @@ from typing import Any
 
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import write_text
+from hkd_core.common.folders import load_folders
 from hkd_core.common.root import find_root
 
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
@@ -242,7 +243,7 @@ def run(name: str, pairs: list[str], output: Path | None = None) -> None:
     root = find_root()
     [source] = chosen(root / "notebooks", [name])
     parameters = parse_parameters(pairs, parameters_of(read(source), name), name)
-    target = output or root / "reports" / "notebooks" / f"{name}.ipynb"
+    target = output or load_folders().notebooks / f"{name}.ipynb"
     kept = root / "build" / "failed" / f"{target.stem}.ipynb"
     so_far = f"as far as it came: {kept.relative_to(root)}"
     try:
@@ -366,7 +367,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m hkd_core.notebook", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    sub = commands.add_parser("run", help="execute a notebook and keep the result under reports/notebooks")
+    sub = commands.add_parser("run", help="execute a notebook and keep the result under reports/PROFILE/notebooks")
     sub.add_argument("name", type=notebook_name, help="for instance 05_pyramid")
     value_help = "for instance seed=1, overrides.gate=false or overrides='{\"steps\": 10}'; repeatable"
     sub.add_argument("-p", "--parameter", action="append", default=[], metavar="KEY=VALUE", help=value_help)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from hkd_core.common.errors import UserError
-from hkd_core.params import STAGES, load_params, load_seed
+from hkd_core.common.params import STAGES, load_params, load_seed
 
 ROOT = Path(__file__).parents[1]
 GOOD = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hkd_core.common.params import chosen_profile
 from hkd_core.common.root import find_root
-from hkd_core.params import chosen_profile
 
 
 @dataclass(frozen=True)
