@@ -327,6 +327,16 @@ def test_settings_are_frozen_and_keep_tuples_and_whole_numbers_as_floats():
         found.steps = 3
 
 
+def test_a_changed_copy_is_checked_like_the_file():
+    ternary = load_params("ternary", profile="laptop", path=FILE)
+    changed = ternary.replace(gate=True)
+    assert changed.model_dump() == ternary.model_dump() | {"gate": True} and not ternary.gate
+    with pytest.raises(UserError, match="Ternary.shifted: unknown key; expected one of steps, "):
+        ternary.replace(shifted=False)
+    with pytest.raises(UserError, match=r"Ternary\.steps: expected a whole number of at least 1, got 0"):
+        ternary.replace(steps=0)
+
+
 def test_the_names_in_the_settings_are_those_of_the_library():
     from hkd_core import losses
     from hkd_core.inference import views

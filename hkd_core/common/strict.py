@@ -25,6 +25,10 @@ class Strict(BaseModel):
         """(key, what was expected of it, its value) for settings that are valid one by one but not together."""
         yield from ()
 
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some keys changed, checked anew. Raises UserError. `model_copy` would check nothing."""
+        return build(type(self), self.model_dump() | changes, f"{type(self).__name__}.")
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         for key, expected, value in self.contradictions():
@@ -138,7 +142,7 @@ def words(hint: Any) -> str:
 
 def _name(key: str) -> str:
     """A key as it stands in a path: as it is, or quoted where it would not read as one word."""
-    return key if key.replace("_", "").replace("-", "").isalnum() else show(key)
+    return key if len(key) < 100 and key.replace("_", "").replace("-", "").isalnum() else show(key)
 
 
 def show(value: Any, longest: int = 100) -> str:
