@@ -33,6 +33,7 @@ def project(tmp_path, monkeypatch):
 
     def make(*codes):
         (tmp_path / "dvc.yaml").touch()
+        (tmp_path / "params.yaml").write_text("profile: tiny\nseed: 0\nprofiles: {tiny: {}}\n")
         (tmp_path / "notebooks").mkdir()
         cells = [new_markdown_cell("# One"), PARAMETERS, *map(new_code_cell, codes)]
         nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks" / "one.ipynb")
@@ -53,7 +54,7 @@ def test_two_runs_give_the_same_bytes_in_this_interpreter_with_values_of_their_t
     kernel = {"argv": ["false"], "display_name": "Mine", "language": "python"}
     (root / "home" / "kernels" / "python3" / "kernel.json").write_text(json.dumps(kernel))
     monkeypatch.setenv("JUPYTER_PATH", str(root / "home"))
-    target = root / "reports" / "notebooks" / "one.ipynb"
+    target = root / "reports/tiny/notebooks/one.ipynb"
     versions = []
     for _ in range(2):
         notebook.run("one", ["seed=1e-4", "overrides.gate=false"])
