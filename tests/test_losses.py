@@ -122,8 +122,10 @@ def test_close_to_the_teacher_the_error_is_that_of_float32_probabilities_not_of_
     total, count = divergence(student, teacher, kind=kind, beta=0.5)
     total.backward()
     expected.backward()
-    assert abs(float(total) - float(expected)) / count < 1e-6
-    assert float((student.grad - exact.grad).abs().sum(-1).max()) < 1e-6
+    assert abs(float(total.detach()) - float(expected.detach())) / count < 1e-6
+    # The gradient is a difference of probabilities. Either side's logarithm, below 16 where the probability lies, is rounded twice:
+    # after subtracting the maximum and after subtracting the log of the sum, each time by less than a step there, 2^-20.
+    assert float((student.grad - exact.grad).abs().sum(-1).max()) < 2 * 2 * 2**-20
 
 
 @each_kind
