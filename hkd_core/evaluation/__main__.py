@@ -1,6 +1,7 @@
 """`python -m hkd_core.evaluation COMMAND`: benchmark scores from files made by any tool; a table in a terminal, else JSON.
 
-Bad input gives one line on stderr, naming file and line, and exit code 2. docs/evaluation.md says what each command reads and refuses.
+Bad input gives one line on stderr, naming file and line, and exit code 2. docs/evaluation.md says what each command reads and
+refuses.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def whole_number(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m hkd_core.evaluation", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m hkd_core.evaluation", description="Benchmark scores from files made by any tool.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     def add(
@@ -61,8 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
         run.pope_command,
         "POPE under every public rule for reading answers",
         "--questions random.json popular.json adversarial.json --answers A.jsonl",
-        '{"question_id": 1, "text": "Yes"}   and of the questions: {"question_id": 1, "image": "a.jpg", "text": "Is there a dog in the '
-        'image?", "label": "yes"}',
+        '{"question_id": 1, "text": "Yes"}   and of the questions: {"question_id": 1, "image": "a.jpg", "text": "Is there a dog in '
+        'the image?", "label": "yes"}',
     )
     command.add_argument(
         "--questions",
@@ -98,8 +99,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--objects",
         required=True,
         nargs="+",
-        help="what is in the pictures: JSON {image_id: [names]}, {image, objects}, COCO's instances and captions files, or results of the "
-        "published script; several are united",
+        help="what is in the pictures: JSON {image_id: [names]}, {image, objects}, COCO's instances and captions files, or results of "
+        "the published script; several are united",
     )
     words = command.add_mutually_exclusive_group()
     words.add_argument("--synonyms", help="one set a line, comma separated, the first the canonical name")
@@ -129,7 +130,8 @@ def build_parser() -> argparse.ArgumentParser:
         run.amber_command,
         "AMBER's yes-no questions; its positive class is No",
         "--annotations annotations.json --answers A.json",
-        '{"id": 1005, "response": "No"}   and of the annotations: {"id": 1005, "type": "discriminative-hallucination", "truth": "no"}',
+        '{"id": 1005, "response": "No"}   and of the annotations: {"id": 1005, "type": "discriminative-hallucination", '
+        '"truth": "no"}',
     )
     command.add_argument("--annotations", help="AMBER's {id, type, truth}; may be left out if the answers' rows hold them")
     command.add_argument("--answers", required=True, help="{id, response}; of all questions or of some dimensions")

@@ -1,8 +1,8 @@
 """AMBER's discriminative part (arXiv 2311.07397): yes-no questions about existence, attributes and relations.
 
 Its positive class is "No", so F1 says how well hallucinated questions are refused, and an answerer that always says no scores 79.7:
-the degenerate rows belong beside every score. An answer counts if it is "Yes" or "No" as published; POPE's strict rule reads it here
-(`replies.yes_no`), and what is neither is wrong.
+the degenerate rows belong beside every score. An answer counts if it is "Yes" or "No" as published; POPE's strict rule reads it
+here (`replies.yes_no`), and what is neither is wrong.
 """
 
 from collections.abc import Collection, Sequence

@@ -43,7 +43,8 @@ def evaluate(rows: Sequence[dict]) -> dict:
 def with_answers_read(rows: Sequence[dict]) -> list[dict]:
     """The rows with "answer" as the label that it means (`replies.Options`), "" if it is unparsed; "text" is the answer as it was.
 
-    The labels of a task, case and all, are the options of its answers; where an item has "choices" (option -> its other wordings), those.
+    The labels of a task, case and all, are the options of its answers; where an item has "choices" (option -> its other
+    wordings), those.
     """
     labels: dict[str, dict[str, None]] = {}
     for row in rows:

@@ -1,7 +1,7 @@
 """What is in each picture, for CHAIR: from COCO's own annotation files, published CHAIR results, or lists of names.
 
-Ground truth of the published metric is the union of COCO's instances and of the objects in people's captions, so several files may be
-given. Pictures are known by COCO's number, however a file writes it.
+Ground truth of the published metric is the union of COCO's instances and of the objects in people's captions, so several files
+may be given. Pictures are known by COCO's number, however a file writes it.
 """
 
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from hkd_core.errors import UserError
 from hkd_core.evaluation.records import Record, picture_key
-from hkd_core.evaluation.rows import BLANK, decoded, json_values, read_bytes, rows_of, shown
+from hkd_core.evaluation.rows import after_blank, decoded, json_values, read_bytes, rows_of, shown
 
 SENTENCE_END = re.compile(r"[.!?]['\")\]]*(?=\s|$)")
 Read = Callable[[str], list[str]]  # a caption -> names of its objects
@@ -38,7 +38,7 @@ class GroundTruth:
 
 
 def read_objects(paths: Sequence[str], read: Read | None) -> GroundTruth:
-    """The union of all files. read: finds the objects of people's captions; None where no vocabulary is given, and captions are refused.
+    """The union of all files. read: finds the objects of people's captions; None refuses captions, as without a vocabulary.
 
     Raises UserError naming file and entry.
     """
@@ -46,7 +46,7 @@ def read_objects(paths: Sequence[str], read: Read | None) -> GroundTruth:
     for path in paths:
         data = read_bytes(path)
         start = decoded(path, data) if data[:4] not in (b"PAR1", b"PK\x03\x04") else ""
-        first = BLANK.match(start).end()
+        first = after_blank(start)
         values = list(json_values(path, start)) if start[first : first + 1] in ("{", "[") else []
         value = values[0][1] if len(values) == 1 else None
         if isinstance(value, dict) and isinstance(value.get("annotations"), list):
@@ -143,6 +143,6 @@ def from_results(path: str, sentences: Sequence[object], found: GroundTruth) -> 
 
 
 def finished(caption: str) -> str:
-    """The caption without its unfinished last sentence, as after a cut at 64 tokens. One without any finished sentence stays whole."""
+    """The caption without its unfinished last sentence, as after a cut at 64 tokens. Without a finished one it stays whole."""
     ends = [end.end() for end in SENTENCE_END.finditer(caption)]
     return caption[: ends[-1]] if ends else caption

@@ -14,6 +14,7 @@ from hkd_core.evaluation.records import IMAGE, LABEL, QUESTION_ID, Record, by_ke
 from hkd_core.evaluation.rows import shown
 
 Found = tuple[dict, list[dict]]  # what is printed, one row an item
+PICTURE = (*IMAGE, "id", "question_id")  # what names a caption's picture
 CHAIR_SHOWN = ("image_id", "generated", "hallucinated")
 
 
@@ -53,10 +54,9 @@ def pope_build_command(args: argparse.Namespace) -> None:
         if not isinstance(objects, list) or not all(isinstance(name, str) and any(map(str.isalpha, name)) for name in objects):
             raise record.fail(f'"objects": expected a list of names, each with a letter, got {shown(objects)}')
         pictures.append({"image": image, "objects": objects})
-    try:
-        questions = pope.build_questions(pictures, args.split, seed=args.seed)
-    except UserError as error:
-        raise UserError(f"{args.objects}: {error}") from error
+    questions = pope.build_questions(pictures, args.split, seed=args.seed)
+    if not questions:
+        raise UserError(f"{args.objects}: no picture shows at least {pope.POSITIVES} different objects, as POPE's questions need")
     few = sum(len(set(picture["objects"])) < pope.POSITIVES for picture in pictures)
     if few:
         warn(f"{args.objects}: {few} of {len(pictures)} pictures show fewer than {pope.POSITIVES} objects and are left out")
@@ -74,16 +74,16 @@ def chair_command(args: argparse.Namespace) -> Found:
         warn(f"{args.objects[0]}: {len(unknown)} names are none of COCO's 80 objects, and left out: {', '.join(list(unknown)[:5])}")
     captions, given = [], {}
     for record in read_records(args.captions):
-        key = picture_key(record.key(*IMAGE, "id", "question_id"))
+        key = picture_key(record.key(*PICTURE))
         if key in given:
-            raise record.fail(f"image_id {shown(key)} occurs twice, first at {given[key].where}")
+            raise record.fail(f"{record.name_of(*PICTURE)} {shown(key)} occurs twice, first at {given[key].where}")
         if key not in objects:
-            raise record.fail(f"{record.name_of(*IMAGE, 'id', 'question_id')} {shown(key)} is not in {' or '.join(args.objects)}")
+            raise record.fail(f"{record.name_of(*PICTURE)} {shown(key)} is not in {' or '.join(args.objects)}")
         given[key] = record
         text = reply_of(record, field=args.reply, extra=("caption",))
         captions.append((key, coco.finished(text) if args.drop_unfinished else text))
     found = chair.chair(captions, objects, vocabulary)
-    rows = [row | {"image_id": given[row["image_id"]].key(*IMAGE, "id", "question_id")} for row in found.pop("captions")]
+    rows = [row | {"image_id": given[row["image_id"]].key(*PICTURE)} for row in found.pop("captions")]
     silent = sum(not row["generated"] for row in rows)
     if silent == len(rows):
         warn(f"{args.captions}: no caption names any object, so there is no CHAIR score (are they in English?)")
@@ -141,8 +141,7 @@ def mme_command(args: argparse.Namespace) -> Found:
 
 
 def amber_command(args: argparse.Namespace) -> Found:
-    answers = read_records(args.answers)
-    annotations = read_records(args.annotations) if args.annotations else answers
+    annotations = read_records(args.annotations or args.answers)
     questions, generative = {}, set()
     for key, record in by_key(annotations, "id", "question_id", "index").items():
         kind = record.key("type", "category")
@@ -151,9 +150,11 @@ def amber_command(args: argparse.Namespace) -> Found:
         elif kind == "generative":
             generative.add(key)
         else:
-            raise record.fail(f'"type" must be "generative", {quoted(amber.TYPES)}, got {shown(kind)}')
+            name = record.name_of("type", "category")
+            raise record.fail(f'"{name}" must be "generative", {quoted(amber.TYPES)}, got {shown(kind)}')
     if not questions:
         raise UserError(f"{args.annotations or args.answers}: no discriminative questions in it")
+    answers = read_records(args.answers) if args.annotations else annotations
     yes_no = [record for record in answers if record.key("id", *QUESTION_ID) not in generative]
     if not yes_no:
         raise UserError(f"{args.answers}: answers to generative questions alone; this command scores the discriminative ones")
@@ -186,7 +187,8 @@ def hallusion_command(args: argparse.Namespace) -> Found:
         seen[item] = record.where
         label = record.key("gt_answer", "label", "answer", "target").lower()
         if label not in ("0", "1", "yes", "no"):
-            raise record.fail(f'"gt_answer" must be "0", "1", "yes" or "no", got {shown(label)}')
+            name = record.name_of("gt_answer", "label", "answer", "target")
+            raise record.fail(f'"{name}" must be "0", "1", "yes" or "no", got {shown(label)}')
         reply = reply_of(record, field=args.reply, extra=("model_prediction",), number=True)
         rows.append(row | {"label": {"0": "no", "1": "yes"}.get(label, label), "answer": reply})
     found = hallusion.evaluate(rows)

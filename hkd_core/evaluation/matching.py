@@ -1,11 +1,11 @@
-"""Which answer belongs to which question: by identifier, by order, over several splits; other questions' answers are refused.
+"""Which answer belongs to which question: by identifier or by order; answers to other questions are refused.
 
-A wrong pairing gives a score without an error, so the prompts, pictures and labels that answers carry are compared with the questions'.
+A wrong pairing gives a score without an error, so the prompts, pictures and labels that answers carry are compared with the
+questions'.
 """
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +31,8 @@ WORD = re.compile(r"[^\W_]+")
 # Words that say nothing about which question it is.
 COMMON = set(
     WORD.findall(
-        "a an the is are was there any of in on at to this that it do does you see have has with and or no not yes image imange picture "
-        "photo photograph please answer question using single word phrase one only short"
+        "a an the is are was there any of in on at to this that it do does you see have has with and or no not yes "
+        "image imange picture photo photograph please answer question using single word phrase one only short"
     )
 )
 SPLITS_APART = 10_000_000  # LLaVA numbers the questions of its three splits from 1, 10000001 and 20000001
@@ -84,8 +84,7 @@ def match(
 
 
 def by_identifier(questions: Mapping[str, Record], answers: Sequence[Record], path: str | Path) -> dict[str, Record]:
-    if all(record.name_of(*QUESTION_ID) is None for record in answers):
-        raise answers[0].fail(f'missing "{QUESTION_ID[0]}"; if the answers stand in the order of the questions, add --by-order')
+    need_identifiers(answers)
     name = shared_name(questions, answers)
     found = by_key(answers, name, *QUESTION_ID)
     for key, record in found.items():
@@ -102,6 +101,11 @@ def by_identifier(questions: Mapping[str, Record], answers: Sequence[Record], pa
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(f'{path}: no answer to {first.name_of(*QUESTION_ID)} "{missing[0]}", asked at {first.where}{more}')
     return found
+
+
+def need_identifiers(answers: Sequence[Record]) -> None:
+    if all(record.name_of(*QUESTION_ID) is None for record in answers):
+        raise answers[0].fail(f'missing "{QUESTION_ID[0]}"; if the answers stand in the order of the questions, add --by-order')
 
 
 def shared_name(questions: Mapping[str, Record], answers: Sequence[Record]) -> str:
@@ -121,9 +125,8 @@ def splits_in(keys: Mapping[str, Record]) -> int:
 
 def check_pairs(pairs: Sequence[Answered]) -> None:
     """Raises UserError for an answer whose prompt, picture or label shows that it belongs to another question."""
-    everywhere = Counter(word for words in {frozenset(words_of(question_text(p.question))) for p in pairs} for word in words)
-    variants = len({asked(question_text(p.question)) for p in pairs})
-    shared = {word for word, count in everywhere.items() if count == variants and variants > 1}
+    different = {frozenset(words_of(question_text(pair.question))) for pair in pairs}
+    shared = frozenset.intersection(*different) if len(different) > 1 else frozenset()
     pictures = {picture_key(name) for p in pairs if (name := p.question.picture())}
     for pair in pairs:
         reason = disagreement(pair, shared, pictures)
@@ -132,7 +135,7 @@ def check_pairs(pairs: Sequence[Answered]) -> None:
             raise pair.answer.fail(f'{reason}, but question "{pair.key}" ({pair.question.where}) {stated(pair, reason)}: {advice}')
 
 
-def disagreement(pair: Answered, shared: set[str], pictures: set[str]) -> str | None:
+def disagreement(pair: Answered, shared: Set[str], pictures: set[str]) -> str | None:
     prompt, text = asked_in(pair.answer, pair.reply), question_text(pair.question)
     if prompt and text:
         telling, there = words_of(text) - shared - COMMON, words_of(prompt)

@@ -1,8 +1,9 @@
 """MME (arXiv 2306.13394): two questions a picture; accuracy and accuracy+ in percent, added up per subtask.
 
-`total` is the sum over the four hallucination subtasks (at most 800). An answer file has lines `image <tab> question <tab> truth <tab>
-answer`. As in MME's own script an answer is "yes" or "no" if it is that word, else if its first four letters, lower case, hold one of the
-two; another answer is unread, and wrong. `strict_total` is the total where our own rule (`replies.yes_no`) reads the answers.
+`total` is the sum over the four hallucination subtasks (at most 800). An answer file has lines `image <tab> question <tab> truth
+<tab> answer`. As in MME's own script an answer is "yes" or "no" if it is that word, else if its first four letters, lower case,
+hold one of the two; another answer is unread, and wrong. `strict_total` is the total where our own rule (`replies.yes_no`) reads
+the answers.
 """
 
 from collections import defaultdict
@@ -20,6 +21,7 @@ SUBTASKS = ("existence", "count", "position", "color")
 PERCEPTION = (*SUBTASKS, "posters", "celebrity", "scene", "landmark", "artwork", "OCR")
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 PER_IMAGE = 2
+TRUTH = ("truth", "answer", "gt", "label", "target")
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,9 @@ def verdicts(tasks: Mapping[str, Sequence[Item]]) -> list[dict]:
 def read_tasks(path: Path, field: str | None = None) -> dict[str, list[Item]]:
     """Subtask -> its questions, from a folder of answer files or from one table (lmms-eval's sample log, VLMEvalKit's table).
 
-    A folder holds `existence.txt` and so on, or folders of these names with one file a picture (lines question, truth, answer), with or
-    without a folder `MME_Benchmark` around and `questions_answers_YN` inside. Raises UserError naming what is missing or malformed.
+    A folder holds `existence.txt` and so on, or folders of these names with one file a picture (lines question, truth, answer),
+    with or without a folder `MME_Benchmark` around and `questions_answers_YN` inside. Raises UserError naming what is missing or
+    malformed.
     """
     if path.is_file() or (path.exists() and not path.is_dir()):
         return checked(table_tasks(path, field))
@@ -145,9 +148,9 @@ def table_tasks(path: Path, field: str | None) -> dict[str, list[Item]]:
         category = record.text("category", "subtask", "task")
         if category.strip().lower() not in known:
             raise record.fail(f"no subtask of MME is called {shown(category)}")
-        truth = record.text("truth", "answer", "gt", "label", "target").strip().lower().rstrip(".")
+        truth = record.text(*TRUTH).strip().lower().rstrip(".")
         if truth not in ("yes", "no"):
-            raise record.fail(f'truth must be "Yes" or "No", got {shown(truth)}')
+            raise record.fail(f'"{record.name_of(*TRUTH)}" must be "Yes" or "No", got {shown(truth)}')
         image = picture_of(record)
         item = Item(image, question_text(record), truth, reply_of(record, field=field), record.where)
         found[known[category.strip().lower()]].append(item)

@@ -1,4 +1,4 @@
-"""Two models' answers to the same questions, from files: accuracy of both, their paired difference, and a sign test over pictures."""
+"""Two models' answers to the same questions: accuracy of both, their paired difference, and a sign test over pictures."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from hkd_core.evaluation.replies import Options
 
 
 def read_answers(texts: Sequence[str], labels: Sequence[str]) -> list[str | None]:
-    """The label that each answer means, None for unparsed. Yes-no questions are read as such; the others' options are their labels."""
+    """The label that each answer means, None for unparsed. Yes-no questions are read as such; other options are the labels."""
     closed = {label for label in labels if label.lower() in ("yes", "no")}
     others = Options([label for label in dict.fromkeys(labels) if label not in closed])
     words = Options(sorted(closed))
@@ -31,8 +31,8 @@ def evaluate(
     """a, b, labels, images: [N], both models' texts, what is right, which picture.
 
     difference, low, high: accuracy a minus b with its 95 % interval, clustered by picture. p: the exact sign test over pictures
-    (`statistics.sign_test`: better, worse); p_mcnemar: McNemar's, which takes every question for independent. fixed, broken: questions
-    that only a, or only b, has right.
+    (`statistics.sign_test`: better, worse); p_mcnemar: McNemar's, which takes every question for independent. fixed, broken:
+    questions that only a, or only b, has right.
     """
     right = {side: right_of(read_answers(texts, labels), labels) for side, texts in (("a", a), ("b", b))}
     counts = {side: np.array([[value, 1.0] for value in values]) for side, values in right.items()}

@@ -15,6 +15,7 @@ from hkd_core.evaluation.matching import (
     Answered,
     complete,
     match,
+    need_identifiers,
     question_text,
     read_all,
     self_matched,
@@ -75,6 +76,7 @@ def over_splits(
     if distinct:
         matched = {pair.key: pair for pair in match(together, answers, path=path, field=field)}
         return {split: [matched[key] for _, key in names] for split, names in places.items()}
+    need_identifiers(answers)
     groups = answer_groups(splits, answers)
     if groups is None:
         raise UserError(
@@ -119,7 +121,7 @@ def renumbered(record: Record, number: int | str) -> Record:
 
 
 def fitted(questions: Mapping[str, Record], answers: Sequence[Record]) -> list[Record] | None:
-    """The answers with the questions' identifiers, if they are answers to these: by number, or by order where prompts confirm it."""
+    """The answers with the questions' identifiers, if they answer these: by number, or by order where prompts confirm it."""
     in_order = [renumbered(answer, key) for key, answer in zip(questions, answers, strict=False)]
     confirmed = len(in_order) == len(questions) == len(answers) and all(record.name_of(*QUESTION) for record in answers)
     for records in (answers, in_order) if confirmed else (answers,):

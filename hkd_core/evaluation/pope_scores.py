@@ -10,8 +10,8 @@ The rules, quirks included (public code as of 2026):
   unknown, which is never right and, where the label is yes, is missed.
 - lmms_eval (EvolvingLMMs-Lab/lmms-eval): the whole text, lower case, stripped, is "yes" or "no"; "Yes." is neither and leaves
   recall altogether. Its yes_ratio is that of the labels.
-- strict (ours, `replies.yes_no`): the first word is "yes" or "no" and the other one occurs nowhere, or "the answer is yes" says it; else
-  unparsed, which is wrong, and missed where the label is yes.
+- strict (ours, `replies.yes_no`): the first word is "yes" or "no" and the other one occurs nowhere, or "the answer is yes" says
+  it; else unparsed, which is wrong, and missed where the label is yes.
 
 Thoughts (`<think>...</think>`) are taken off before any rule reads a reply.
 """
@@ -147,7 +147,8 @@ def evaluate(
 def evaluate_splits(splits: Mapping[str, Mapping[str, Sequence]], *, draws: int = 10_000, seed: int = 0) -> dict:
     """`evaluate` of all questions together, of each split, and the splits' mean.
 
-    splits: name -> {"texts", "labels", "images", "questions"}, [N] each. The mean of POPE's three splits is what papers call average F1.
+    splits: name -> {"texts", "labels", "images", "questions"}, [N] each. The mean of POPE's three splits is what papers call
+    average F1.
     """
     names = ("texts", "labels", "images", "questions")
     found = {name: evaluate(*(rows[key] for key in names), draws=draws, seed=seed) for name, rows in splits.items()}
@@ -183,9 +184,9 @@ def verdicts(texts: Sequence[str], labels: Sequence[str]) -> list[dict]:
 def variant(splits: Mapping[str, Mapping[str, Sequence]]) -> str:
     """Which of the circulating question files these are, as far as size and spelling tell.
 
-    COCO's questions exist as: today's official files; the first release, kept by LLaVA, OPERA and InternVL (its random split has 2,910
-    questions, and it asks "in the imange?" after "an"); VCD's copies (the official ones, with the adversarial split of the first
-    release's spelling).
+    COCO's questions exist as: today's official files; the first release, kept by LLaVA, OPERA and InternVL (its random split has
+    2,910 questions, and it asks "in the imange?" after "an"); VCD's copies (the official ones, with the adversarial split of the
+    first release's spelling).
     """
     pictures = {str(image).rsplit("/", 1)[-1] for rows in splits.values() for image in rows["images"]}
     sizes = {name: len(rows["labels"]) for name, rows in splits.items()}

@@ -1,7 +1,7 @@
 """Records of benchmark files made by any tool: which field is what, with mistakes named by file and line.
 
-A `Record` is one row of a file. lmms-eval's sample logs and the challenge's published records are flattened, so that every field is at
-the top. The names of fields in messages are those of the file.
+A `Record` is one row of a file. lmms-eval's sample logs and the challenge's published records are flattened, so that every field
+is at the top. The names of fields in messages are those of the file.
 """
 
 import re
@@ -56,7 +56,7 @@ class Record:
         """The field under the first of `names` that is there."""
         name = self.name_of(*names)
         if name is None:
-            raise self.fail(f"missing {quoted(names)}")
+            raise self.fail(f"missing {quoted(names[:3])}")
         return self.fields[name]
 
     def text(self, *names: str) -> str:
@@ -169,8 +169,8 @@ def reply_of(
 ) -> str:
     """The model's reply, without its thoughts (`replies.final_reply`).
 
-    A field named in `extra` or REPLY wins. Of "text" and "answer" the one that repeats a question is none: the row's own question, or one
-    of `questions` (as `asked` makes them). field: the only field to read. number: a number may be a reply.
+    A field named in `extra` or REPLY wins. Of "text" and "answer" the one that repeats a question is none: the row's own
+    question, or one of `questions` (as `asked` makes them). field: the only field to read. number: a number may be a reply.
     Raises UserError if no field, or more than one, could be the reply.
     """
     given = _texts(record, (field,) if field else (*extra, *REPLY), number)
@@ -182,7 +182,7 @@ def reply_of(
         both = " and ".join(f'"{name}"' for name, _ in given[:2])
         raise record.fail(f"{both} could both be the reply; name the right one with --reply")
     if not given:
-        raise record.fail(f"missing {quoted((field,) if field else (*extra, *ANSWER))}")
+        raise record.fail(f"missing {quoted((field,) if field else (*extra[:1], *ANSWER))}")
     return final_reply(given[0][1])
 
 
@@ -221,7 +221,7 @@ def _without_questions(record: Record, given: list[tuple[str, str]], questions: 
 
 
 def asked_in(record: Record, reply: str) -> str | None:
-    """What an answer's row says was asked: a question of its own, or the "text" or "answer" that is a question and not the reply."""
+    """What an answer's row says was asked: its own question, or the "text" or "answer" that is a question and not the reply."""
     own = record.optional(*QUESTION)
     others = (record.optional(name) or "" for name in MAYBE_REPLY)
     return own or next((text for text in others if "?" in text and normal(text) != normal(reply)), None)

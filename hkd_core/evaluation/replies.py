@@ -23,7 +23,8 @@ SAID_LETTER = re.compile(ANSWER_IS + r"([a-zA-Z])" + MARKED, re.IGNORECASE)
 def final_reply(text: str) -> str:
     """What follows a model's thoughts, out of its wrapping.
 
-    `<think>...</think>` goes; a thought that never ends leaves nothing. Of `<answer>...</answer>` or `\\boxed{...}` the last counts.
+    `<think>...</think>` goes; a thought that never ends leaves nothing. Of `<answer>...</answer>` or `\\boxed{...}` the last
+    counts.
     """
     tags = list(THOUGHT.finditer(text))
     if tags:
@@ -40,8 +41,8 @@ def final_reply(text: str) -> str:
 def yes_no(text: str) -> str | None:
     """ "yes" or "no", or None for what says neither or both.
 
-    The first word decides if the other one occurs nowhere. "The answer is no" or "Answer: no" decides wherever it stands, unless the
-    first word or a second such sentence says the contrary.
+    The first word decides if the other one occurs nowhere. "The answer is no" or "Answer: no" decides wherever it stands, unless
+    the first word or a second such sentence says the contrary.
     """
     words = WORD.findall(text.lower())
     stated = {word.lower() for word in SAID.findall(text)}

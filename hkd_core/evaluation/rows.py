@@ -1,7 +1,7 @@
 """Any file of records becomes rows: JSON (lines, arrays, objects one after the other), CSV, TSV, parquet, xlsx.
 
-A file is read once, so pipes work. Each row keeps its place for messages: `file:line`, `file: item 3` or `file: row 3` (the first row
-after a table's header is 1). Tables go through pandas; xlsx also needs openpyxl.
+A file is read once, so pipes work. Each row keeps its place for messages: `file:line`, `file: item 3` or `file: row 3` (the first
+row after a table's header is 1). Tables go through pandas; xlsx also needs openpyxl.
 """
 
 import io
@@ -46,6 +46,12 @@ def decoded(path: str | Path, data: bytes) -> str:
         raise UserError(f"{path}:{line}: expected UTF-8 text{hint}; save the file as UTF-8") from error
 
 
+def after_blank(text: str, at: int = 0) -> int:
+    """Where the next thing that is no space starts."""
+    found = BLANK.match(text, at)
+    return found.end() if found else at
+
+
 def _unique(pairs: list[tuple[str, object]]) -> dict:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -60,7 +66,7 @@ DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=lambda name
 
 def json_values(path: str | Path, text: str) -> Iterator[tuple[int, object]]:
     """(line on which it starts, value) for every JSON value of a text. Raises UserError naming file and line."""
-    at, line, counted = BLANK.match(text).end(), 1, 0
+    at, line, counted = after_blank(text), 1, 0
     while at < len(text):
         line += text.count("\n", counted, at)
         counted = at
@@ -75,7 +81,7 @@ def json_values(path: str | Path, text: str) -> Iterator[tuple[int, object]]:
             message = "a number of too many digits" if "digits" in str(error) else str(error)
             raise UserError(f"{path}:{line}: not JSON: {message}") from error
         yield line, value
-        at = BLANK.match(text, at).end()
+        at = after_blank(text, at)
 
 
 def read_value(path: str | Path) -> object:
@@ -137,8 +143,8 @@ def as_object(where: str, value: object) -> dict:
 
 
 def separator_of(text: str, ending: str) -> str | None:
-    """What separates a table's columns, or None for JSON. A file without a telling ending is a table if its first line is a header."""
-    start = BLANK.match(text).end()
+    """What separates a table's columns, or None for JSON. Without a telling ending, a table is what begins with a header."""
+    start = after_blank(text)
     header = text[start : start + 4000].split("\n", 1)[0].rstrip("\r")
     if ending == ".tsv":
         return "\t"
@@ -218,8 +224,9 @@ def plain(value: object) -> object:
         return None if value != value else value
     if isinstance(value, dict):
         return {str(key): plain(held) for key, held in value.items()}
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
+    as_list = getattr(value, "tolist", None)  # numpy's arrays and numbers
+    if as_list is not None:
+        return plain(as_list())
     if isinstance(value, list | tuple):
         return [plain(held) for held in value]
     return None if type(value).__name__ in ("NAType", "NaTType") else str(value)
