@@ -99,8 +99,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--objects",
         required=True,
         nargs="+",
-        help="what is in the pictures: JSON {image_id: [names]}, {image, objects}, COCO's instances and captions files, or results of "
-        "the published script; several are united",
+        help="what is in the pictures: JSON {image_id: [names]}, {image, objects}, COCO's instances and captions files, or "
+        "results of the published script; several are united",
     )
     words = command.add_mutually_exclusive_group()
     words.add_argument("--synonyms", help="one set a line, comma separated, the first the canonical name")
