@@ -6,6 +6,7 @@ questions'.
 
 import re
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,10 +113,13 @@ def shared_name(questions: Mapping[str, Record], answers: Sequence[Record]) -> s
     """The identifier's name in the answers whose values are the questions' keys: "question_id" if several would do."""
 
     def known(name: str) -> int:
-        return sum(record.fields.get(name) is not None and record.key(name) in questions for record in answers)
+        held = [record for record in answers if isinstance(record.fields.get(name), str | int | float)]
+        with suppress(UserError):  # a field that is no identifier, such as an empty "id"
+            return sum(record.key(name) in questions for record in held)
+        return 0
 
     names = [name for name in QUESTION_ID if any(record.fields.get(name) is not None for record in answers)]
-    return max(names, key=lambda name: known(name) if len(names) > 1 else 0)
+    return max(names, key=known) if len(names) > 1 else names[0]
 
 
 def splits_in(keys: Mapping[str, Record]) -> int:
