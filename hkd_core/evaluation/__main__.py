@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hkd_core.errors import UserError
-from hkd_core.evaluation import amber, challenge, hallusion, mme, pope, pope_scores
+from hkd_core.evaluation import amber, chair_readings, challenge, hallusion, mme, pope, pope_scores
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.chair import by_length, chair, coco_vocabulary, read_synonyms, vocabulary_of
 from hkd_core.evaluation.records import ANSWER, IMAGE, QUESTION_ID, Record, by_key, match, quoted, read_records
@@ -52,16 +52,17 @@ def chair_command(args: argparse.Namespace) -> dict:
         if image_id not in objects:
             raise record.fail(f'image_id "{image_id}" is not in {args.objects}')
         captions.append((image_id, record.text("caption", "text")))
-    if args.coco:
+    if args.coco or args.reading != "own":
         vocabulary = coco_vocabulary()
     else:
         names = [[name] for name in sorted({str(name) for listed in objects.values() for name in listed})]
         vocabulary = vocabulary_of((read_synonyms(args.synonyms) if args.synonyms else []) + names)
-    found = chair(captions, objects, vocabulary)
+    read = chair_readings.read_as(args, vocabulary)
+    found = chair(captions, objects, vocabulary, read)
     if args.words:
-        found["by_length"] = by_length(captions, args.words, objects, vocabulary)
+        found["by_length"] = by_length(captions, args.words, objects, vocabulary, read)
     shown = [{key: row[key] for key in ("image_id", "generated", "hallucinated")} for row in found.pop("captions")]
-    return {"n": len(captions)} | found | {"lemmatizer": "endings of plurals (ours)", "captions": shown}
+    return {"n": len(captions)} | found | chair_readings.named(args) | {"captions": shown}
 
 
 def mme_command(args: argparse.Namespace) -> dict:
@@ -166,6 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
     words = command.add_mutually_exclusive_group()
     words.add_argument("--synonyms", help="one set a line, comma separated, the first the canonical name")
     words.add_argument("--coco", action="store_true", help="COCO's 80 objects with the published synonyms and special cases")
+    chair_readings.add_arguments(command)
     command.add_argument(
         "--words", type=int, nargs="+", metavar="N", help="also the scores of every caption's first N words, for each N"
     )
