@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hkd_core.errors import UserError
-from hkd_core.evaluation import amber, chair_readings, challenge, hallusion, mme, pope, pope_scores
+from hkd_core.evaluation import amber, amber_generative, audit_command, chair_readings, challenge, hallusion, mme, pope, pope_scores
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.chair import by_length, chair, coco_vocabulary, read_synonyms, vocabulary_of
 from hkd_core.evaluation.records import ANSWER, IMAGE, QUESTION_ID, Record, by_key, match, quoted, read_records
@@ -197,6 +197,12 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--b", required=True, help="answers of the other")
     command.add_argument("--labels", required=True, help="lines {question_id, label[, image]}")
     command.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+
+    audit_command.add_arguments(add("audit", audit_command.run, "is a method more than a shift?", audit_command.EXAMPLE))
+    generative = amber_generative
+    generative.add_arguments(
+        add("amber-generative", generative.run, "AMBER's captions: CHAIR, Cover, Hal, Cog", generative.EXAMPLE)
+    )
     return parser
 
 
