@@ -67,8 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict:
-    if args.figure and Path(args.figure).suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise UserError(f"--figure: expected a name that ends in .png, .svg or .pdf, got {args.figure}")
+    if args.figure and Path(args.figure).suffix not in (".png", ".svg"):
+        raise UserError(f"--figure: expected a name that ends in .png or .svg, got {args.figure}")
     answers, splits = read_mme(args) if not args.questions else read_files(args)
     found = audit(answers, splits, seed=args.seed)
     if args.figure:

@@ -26,7 +26,7 @@ def draw(answers: Answers, splits: Sequence[str], found: dict, path: str) -> Non
     for axis, (name, held, part) in zip(axes.flat, panels, strict=False):
         panel(axis, name, held, part)
     try:
-        figure.savefig(path)
+        figure.savefig(path, metadata={"Software": None} if path.endswith(".png") else {"Date": None})
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
