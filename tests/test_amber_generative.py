@@ -3,9 +3,11 @@
 import importlib.util
 import json
 import random
+import sys
 
 import pytest
 
+from hkd_core.evaluation import amber_generative
 from hkd_core.evaluation.__main__ import main
 from hkd_core.evaluation.amber_generative import MODEL, Scene, Words, description, evaluate
 
@@ -100,7 +102,8 @@ def say(files, capsys):
             "safe-words": "safe.txt",
         }
         code = main(["amber-generative", *(x for name, file in options.items() for x in (f"--{name}", str(files / file)))])
-        return code, capsys.readouterr().err
+        out, err = capsys.readouterr()
+        return code, err if code else json.loads(out)
 
     return run
 
@@ -125,3 +128,27 @@ def test_wrong_files_are_one_line(files, say, file, content, says):
     (files / file).write_text(content)
     code, err = say()
     assert code == 2 and err.count("\n") == 1 and says in err
+
+
+class Token:
+    """A word of spaCy's, as far as the command looks at it."""
+
+    def __init__(self, text):
+        self.text, self.tag_ = text, "NN" if text.islower() and text.isalpha() else "DT"
+
+
+def test_the_command_scores_by_the_models_nouns_and_similarity(files, say, monkeypatch):
+    """spaCy's pipeline is a stand-in here: words in lower case are nouns, and words are alike as in ALIKE."""
+    folder = files / "wordnet"
+    folder.mkdir()
+    for name in ("noun", "verb", "adj", "adv"):
+        (folder / f"index.{name}").write_text("dog n\nkitten n\n" if name == "noun" else "")
+        (folder / f"{name}.exc").write_text("")
+    monkeypatch.setenv("WNSEARCHDIR", str(folder))
+    monkeypatch.setitem(sys.modules, "nltk", None)
+    monkeypatch.setattr(amber_generative, "load_similarity", lambda: (similarity, lambda text: map(Token, text.split())))
+    (files / "answers.json").write_text(json.dumps([{"id": 1, "response": "Two dogs and The kittens"}]))
+    code, found = say()
+    assert code == 0
+    assert (found["chair"], found["cover"], found["hal"], found["cog"]) == (50, 100, 100, 100)
+    assert (found["model"], found["tagger"]) == (MODEL, "spacy")

@@ -5,7 +5,7 @@ d' is how well yes is told from no, and the criterion c is the lean (above 0: to
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtri
@@ -36,7 +36,7 @@ class Answers:
 
     def only(self, chosen: np.ndarray) -> "Answers":
         """The questions for which `chosen` [N] is true."""
-        return Answers(*(None if value is None else value[chosen] for value in vars(self).values()))
+        return replace(self, **{name: value[chosen] for name, value in vars(self).items() if value is not None})
 
 
 def rates(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +112,7 @@ def compare(answers: Answers, *, draws: int = 2000, seed: int = 0) -> dict:
     if not both_labels:
         for part in ("base", "method", "difference"):
             found[part] |= {"d_prime": None, "criterion": None}
-    if answers.base_margins is not None and both_labels:
+    if answers.base_margins is not None:
         found["margins"] = compare_margins(answers, draws=draws, seed=seed)
     return found | {"conclusion": conclusion(found)}
 
@@ -141,26 +141,25 @@ def compare_margins(answers: Answers, *, draws: int = 2000, seed: int = 0) -> di
     shifted_base: the base minus the best constant, fitted on the other nine tenths of the pictures for the metric it is scored by.
     oracle_per_name: the base minus a constant for each name, fitted on the other half (`oracle.less_groups`): what a prior could gain at most.
     """
-    labels, images, half = answers.labels, answers.images, halves(answers.images)
-    if any(len(set(labels[here].tolist())) < 2 for here in (half, ~half)):
+    labels, images, base, method = answers.labels, answers.images, answers.base_margins, answers.method_margins
+    half = halves(images)
+    if base is None or method is None or any(len(set(labels[here].tolist())) < 2 for here in (half, ~half)):
         return None
-    per_name = (less_groups(answers.base_margins, labels, list(answers.names), half) > 0).astype(int)
+    per_name = (less_groups(base, labels, list(answers.names), half) > 0).astype(int)
     found: dict = {"shifted_base": {}, "oracle_per_name": {}, "method_minus_shifted_base": {}, "method_minus_oracle": {}}
-    everything = np.ones(len(labels), bool)
-    method = stats_of(labels, answers.method)
+    said = answered(labels, answers.method)
     for metric, score in (("accuracy", accuracy), ("f1", f1)):
-        rivals = {"shifted_base": shifted(answers.base_margins, labels, images, metric), "oracle_per_name": per_name}
+        rivals = {"shifted_base": shifted(base, labels, images, metric), "oracle_per_name": per_name}
         for rival, difference in (("shifted_base", "method_minus_shifted_base"), ("oracle_per_name", "method_minus_oracle")):
-            rows = counts(labels, rivals[rival], everything)
+            rows = answered(labels, rivals[rival])
             found[rival][metric] = float(score(rows.sum(0)))
-            found[difference][metric] = spread(stats.paired_interval(method, rows, images, score, draws=draws, seed=seed))
-    aurocs = {side: of_margins.auroc(getattr(answers, f"{side}_margins"), labels) for side in ("base", "method")}
-    sides = (answers.method_margins, answers.base_margins)
-    gain = of_margins.auroc_difference(*sides, labels, images, draws=min(draws, 1000), seed=seed)
+            found[difference][metric] = spread(stats.paired_interval(said, rows, images, score, draws=draws, seed=seed))
+    aurocs = {"base": of_margins.auroc(base, labels), "method": of_margins.auroc(method, labels)}
+    gain = of_margins.auroc_difference(method, base, labels, images, draws=min(draws, 1000), seed=seed)
     return found | {"auroc": aurocs | {"difference": spread(gain)}}
 
 
-def stats_of(labels: np.ndarray, said: np.ndarray) -> np.ndarray:
+def answered(labels: np.ndarray, said: np.ndarray) -> np.ndarray:
     """`counts` in which an unread answer is the wrong one, so that it is missed or wrong but never left out."""
     return counts(labels, np.where(said == UNREAD, 1 - labels, said), np.ones(len(labels), bool))
 
@@ -220,9 +219,8 @@ def points(interval: Interval) -> str:
 
 def audit(answers: Answers, splits: Sequence[str], *, draws: int = 2000, seed: int = 0) -> dict:
     """`compare` of all questions together, and under "splits" of each split where there are several."""
-    splits = np.asarray(splits)
-    names = list(dict.fromkeys(splits.tolist()))
+    of, names = np.asarray(splits), list(dict.fromkeys(splits))
     found = compare(answers, draws=draws, seed=seed)
     if len(names) > 1:
-        found["splits"] = {name: compare(answers.only(splits == name), draws=draws, seed=seed) for name in names}
+        found["splits"] = {name: compare(answers.only(of == name), draws=draws, seed=seed) for name in names}
     return found

@@ -31,9 +31,9 @@ ENDINGS = re.compile(r"(?<=[^'\s])('s|'m|'d|'ll|'re|'ve|n't|')(?=\s|$)")
 Tags = Callable[[Sequence[str]], list[str]]  # tokens -> n, v, a or r (noun, verb, adjective, adverb) for each
 
 
-def pairs() -> dict[tuple[str, str], str]:
+def pairs() -> dict[tuple[str, ...], str]:
     """Two words -> the word that they count as."""
-    found = {tuple(name.split()): name for name in PAIRS.replace("\n", " ").split(", ")}
+    found: dict[tuple[str, ...], str] = {tuple(name.split()): name for name in PAIRS.replace("\n", " ").split(", ")}
     found |= {(age, animal): animal for age in AGES for animal in ANIMALS}
     found |= {("passenger", vehicle): vehicle for vehicle in VEHICLES}
     return found | {("bow", "tie"): "tie", ("toilet", "seat"): "toilet", ("wine", "glas"): "wine glass"}
@@ -44,7 +44,7 @@ def objects() -> dict[str, str]:
     return {name: names[0] for names in read_synonyms(COCO) for name in names if name not in NEVER_FOUND}
 
 
-def joined(words: Sequence[str], together: Mapping[tuple[str, str], str]) -> list[str]:
+def joined(words: Sequence[str], together: Mapping[tuple[str, ...], str]) -> list[str]:
     """Pairs of neighbours joined, from the left."""
     found, at = [], 0
     while at < len(words):
@@ -70,7 +70,7 @@ def published(caption: str, base_forms: Callable[[list[str]], list[str]]) -> lis
 
 
 @lru_cache(maxsize=1)
-def _published_words() -> tuple[dict[tuple[str, str], str], dict[str, str]]:
+def _published_words() -> tuple[dict[tuple[str, ...], str], dict[str, str]]:
     return pairs(), objects()
 
 
