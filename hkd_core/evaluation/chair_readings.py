@@ -145,9 +145,9 @@ def lemmas(words: list[str], dictionary: Dictionary, tags: Tags) -> list[str]:
 
 
 # Words before a form in "-ing" that make it a verb ("is skiing") or a noun ("a skiing trip").
-VERB_FOLLOWS = frozenset({"is", "are", "be", "been", "was", "were", "being", "people", "person", "man", "woman"})
-VERB_FOLLOWS |= {"who", "them", "others", "while", "by", "start", "begin"}
-NOUN_FOLLOWS = frozenset({"a", "an", "the", "their", "his", "her", "its", "this", "that", "some", "of", "no"})
+VERB_FOLLOWS = frozenset({"is", "are", "be", "been", "was", "were", "being", "not", "also", "who", "them", "others", "by", "while"})
+VERB_FOLLOWS |= {"people", "person", "man", "men", "woman", "women", "skiers", "time", "start", "begin"}
+NOUN_FOLLOWS = frozenset({"a", "an", "the", "their", "his", "her", "its", "this", "that", "some", "no", "of", "for"})
 NOUN_FOLLOWS |= {"winter", "go", "enjoying", "wearing"}
 NOUN_BEFORE = {".", ",", "and", "or", ""}  # what follows "-ing" where it is a noun: "a day of skiing ."
 
