@@ -102,7 +102,7 @@ def test_mme_from_lmms_evals_log_and_vlmevalkits_table(tmp_path, say):
 
 MME_BAD = {
     "a question twice": ("a\tQ?\tYes\tYes\na\tq?\tyes\tNo\n", "color.txt:2: this question about", "color.txt:1"),
-    "a picture alone": ("a\tQ?\tYes\tYes\n", "color.txt:1: expected 2 questions about each image, a has 1"),
+    "a picture alone": ("a\tQ?\tYes\tYes\n", 'color.txt:1: expected 2 questions about each image, "a" has 1'),
     "a resumed run": ("a\tQ?\tYes\tYes\na\tR?\tNo\tNo\n" * 2, "color.txt:3", "color.txt:1"),
     "no truth": ("a\tQ?\tmaybe\tYes\n", 'color.txt:1: truth must be "Yes" or "No", got "maybe"'),
     "three fields": ("a\tQ?\tYes\n", "color.txt:1: expected image, question, truth and answer between tabs, got 3 fields"),

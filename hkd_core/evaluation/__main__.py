@@ -7,33 +7,13 @@ refuses.
 import argparse
 import sys
 from collections.abc import Callable
-from typing import NoReturn
 
 from hkd_core.errors import UserError
+from hkd_core.evaluation import amber_generative, audit_command, chair_readings, output, pope
 from hkd_core.evaluation import commands as run
-from hkd_core.evaluation import output, pope
+from hkd_core.evaluation.arguments import Parser, whole_number
 
 READS = "Files are JSON (lines, an array, objects one after the other), CSV, TSV, parquet or xlsx."
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message} (see --help)")
-
-
-def whole_number(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"expected a whole number, got {text[:40]!r}") from None
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text[:40]}")
-        return value
-
-    return read
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     def add(
-        name: str, function: Callable, summary: str, example: str, line: str, *, prints: bool = True
+        name: str, function: Callable, summary: str, example: str, line: str, *, scores: bool = True, items: bool = True
     ) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
@@ -51,8 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(run=function)
-        if prints:
+        if scores:
             command.add_argument("--format", choices=("json", "table"), help="default: a table in a terminal, else JSON")
+        if items:
             command.add_argument("--per-item", metavar="FILE.csv", help="write every verdict, one row an item")
             command.add_argument("--reply", metavar="FIELD", help="the field of the answers that holds the model's reply")
         return command
@@ -81,7 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
         "POPE questions by the published rules",
         "--objects O.jsonl --split adversarial --seed 0",
         '{"image": "a.jpg", "objects": ["dog", "cup", "car"]}',
-        prints=False,
+        scores=False,
+        items=False,
     )
     command.add_argument("--objects", required=True, help="{image, objects}")
     command.add_argument("--split", required=True, choices=pope.SPLITS)
@@ -105,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     words = command.add_mutually_exclusive_group()
     words.add_argument("--synonyms", help="one set a line, comma separated, the first the canonical name")
     words.add_argument("--coco", action="store_true", help="COCO's 80 objects with the published synonyms and special cases")
+    chair_readings.add_arguments(command)
     command.add_argument(
         "--words", type=whole_number(1), nargs="+", metavar="N", help="also the scores of every caption's first N words, for each N"
     )
@@ -170,6 +153,15 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--labels", required=True, help="{question_id, label[, image]}")
     command.add_argument("--by-order", action="store_true", help="the answers stand in the order of the labels and need no ids")
     command.add_argument("--seed", type=whole_number(0), default=0, help="of the bootstrap (default 0)")
+
+    line = '{"question_id": 1, "text": "Yes"[, "margin": 1.5]}   and of the questions: as for pope'
+    command = add("audit", audit_command.run, "is a method more than a shift?", audit_command.EXAMPLE, line, items=False)
+    audit_command.add_arguments(command)
+
+    line = '{"id": 1, "response": "A dog."}   and of the annotations: {"id": 1, "type": "generative", "truth": ["dog"], "hallu": ["cat"]}'
+    about = "AMBER's captions: CHAIR, Cover, Hal, Cog"
+    command = add("amber-generative", amber_generative.run, about, amber_generative.EXAMPLE, line, items=False)
+    amber_generative.add_arguments(command)
     return parser
 
 
@@ -178,8 +170,8 @@ def main(arguments: list[str] | None = None) -> int:
         args = build_parser().parse_args(arguments)
         found = args.run(args)
         if found is not None:
-            result, items = found
-            if args.per_item:
+            result, items = found if isinstance(found, tuple) else (found, None)
+            if items is not None and args.per_item:
                 output.write_items(args.per_item, items)
             output.show(result, args.format)
     except UserError as error:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hkd_core.errors import UserError
-from hkd_core.evaluation import amber, chair, challenge, coco, hallusion, mme, paired, pope, pope_files, pope_scores
+from hkd_core.evaluation import amber, chair, chair_readings, challenge, coco, hallusion, mme, paired, pope, pope_files, pope_scores
 from hkd_core.evaluation.matching import Answered, match, read_all, self_matched
 from hkd_core.evaluation.output import warn, write
 from hkd_core.evaluation.records import IMAGE, LABEL, QUESTION_ID, Record, by_key, picture_key, quoted, read_records, reply_of
@@ -65,11 +65,13 @@ def pope_build_command(args: argparse.Namespace) -> None:
 
 
 def chair_command(args: argparse.Namespace) -> Found:
+    closed = args.coco or args.reading != "own"  # the published readings know COCO's words alone
     words = (
-        chair.coco_vocabulary() if args.coco else chair.vocabulary_of(chair.read_synonyms(args.synonyms)) if args.synonyms else None
+        chair.coco_vocabulary() if closed else chair.vocabulary_of(chair.read_synonyms(args.synonyms)) if args.synonyms else None
     )
-    truth = coco.read_objects(args.objects, (lambda caption: chair.mentioned(caption, words)) if words else None)
-    vocabulary, objects, unknown = known_objects(truth.objects, words, closed=args.coco)
+    truth = coco.read_objects(args.objects, chair_readings.read_as(args, words) if words else None)
+    vocabulary, objects, unknown = known_objects(truth.objects, words, closed=closed)
+    read = chair_readings.read_as(args, vocabulary)
     if unknown:
         warn(f"{args.objects[0]}: {len(unknown)} names are none of COCO's 80 objects, and left out: {', '.join(list(unknown)[:5])}")
     captions, given = [], {}
@@ -82,23 +84,25 @@ def chair_command(args: argparse.Namespace) -> Found:
         given[key] = record
         text = reply_of(record, field=args.reply, extra=("caption",))
         captions.append((key, coco.finished(text) if args.drop_unfinished else text))
-    found = chair.chair(captions, objects, vocabulary)
+    found = chair.chair(captions, objects, vocabulary, read)
     rows = [row | {"image_id": given[row["image_id"]].key(*PICTURE)} for row in found.pop("captions")]
     silent = sum(not row["generated"] for row in rows)
     if silent == len(rows):
         warn(f"{args.captions}: no caption names any object, so there is no CHAIR score (are they in English?)")
         found |= {"chair_s": None, "chair_i": None}
     if args.words:
-        found["by_length"] = [at_length(captions, limit, objects, vocabulary, args.drop_unfinished) for limit in args.words]
-    more = {"named_nothing": silent, "unknown_names": unknown, "lemmatizer": "endings of plurals (ours)"}
+        found["by_length"] = [at_length(captions, limit, objects, vocabulary, read, args.drop_unfinished) for limit in args.words]
+    more = {"named_nothing": silent, "unknown_names": unknown} | chair_readings.named(args)
     items = [row | {"caption": text} for row, (_, text) in zip(rows, captions, strict=True)]
     return {"n": len(captions)} | found | more | {"captions": [{key: row[key] for key in CHAIR_SHOWN} for row in rows]}, items
 
 
-def at_length(captions: Sequence[tuple[str, str]], limit: int, objects: Mapping, vocabulary: chair.Vocabulary, drop: bool) -> dict:
+def at_length(
+    captions: Sequence[tuple[str, str]], limit: int, objects: Mapping, vocabulary: chair.Vocabulary, read: chair.Read, drop: bool
+) -> dict:
     """The scores of every caption's first `limit` words; drop: without the sentence that the cut leaves unfinished."""
     cut = [(key, " ".join(text.split()[:limit])) for key, text in captions]
-    scores = chair.chair([(key, coco.finished(text) if drop else text) for key, text in cut], objects, vocabulary)
+    scores = chair.chair([(key, coco.finished(text) if drop else text) for key, text in cut], objects, vocabulary, read)
     return {"words": limit} | {name: scores[name] for name in ("chair_s", "chair_i", "recall", "mean_words")}
 
 
@@ -183,7 +187,7 @@ def hallusion_command(args: argparse.Namespace) -> Found:
         row = {key: record.key(key) for key in hallusion.KEYS}
         item = tuple(row.values())
         if item in seen:
-            raise record.fail(f"item {' '.join(item)} occurs twice, first at {seen[item]}")
+            raise record.fail(f"item {shown(' '.join(item))} occurs twice, first at {seen[item]}")
         seen[item] = record.where
         label = record.key("gt_answer", "label", "answer", "target").lower()
         if label not in ("0", "1", "yes", "no"):

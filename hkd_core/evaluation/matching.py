@@ -95,12 +95,12 @@ def by_identifier(questions: Mapping[str, Record], answers: Sequence[Record], pa
                 hint = (
                     f"; these are answers to {splits_in(found)} splits, so give the questions of all of them: --questions Q1 Q2 Q3"
                 )
-            raise record.fail(f'{record.name_of(name, *QUESTION_ID)} "{key}" is no question{hint}')
+            raise record.fail(f'{record.name_of(name, *QUESTION_ID)} {shown(key)} is no question{hint}')
     missing = [key for key in questions if key not in found]
     if missing:
         first = questions[missing[0]]
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise UserError(f'{path}: no answer to {first.name_of(*QUESTION_ID)} "{missing[0]}", asked at {first.where}{more}')
+        raise UserError(f'{path}: no answer to {first.name_of(*QUESTION_ID)} {shown(missing[0])}, asked at {first.where}{more}')
     return found
 
 
@@ -136,7 +136,7 @@ def check_pairs(pairs: Sequence[Answered]) -> None:
         reason = disagreement(pair, shared, pictures)
         if reason:
             advice = "do the answers belong to another split, or are their identifiers shifted?"
-            raise pair.answer.fail(f'{reason}, but question "{pair.key}" ({pair.question.where}) {stated(pair, reason)}: {advice}')
+            raise pair.answer.fail(f'{reason}, but question {shown(pair.key)} ({pair.question.where}) {stated(pair, reason)}: {advice}')
 
 
 def disagreement(pair: Answered, shared: Set[str], pictures: set[str]) -> str | None:
@@ -196,7 +196,7 @@ def self_matched(records: Sequence[Record], *, field: str | None = None, extra: 
     for record in records:
         key = key_of_row(record)
         if key in found:
-            raise record.fail(f'"{key}" occurs twice, first at {found[key].where}')
+            raise record.fail(f'{shown(key)} occurs twice, first at {found[key].where}')
         found[key] = record
     return [Answered(key, record, record, reply_of(record, field=field, extra=extra)) for key, record in found.items()]
 

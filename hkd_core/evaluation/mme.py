@@ -175,5 +175,5 @@ def checked(tasks: Mapping[str, list[Item]]) -> dict[str, list[Item]]:
             by_image[item.image].append(item)
         for image, asked in by_image.items():
             if len(asked) != PER_IMAGE:
-                raise UserError(f"{asked[-1].where}: expected {PER_IMAGE} questions about each image, {image} has {len(asked)}")
+                raise UserError(f"{asked[-1].where}: expected {PER_IMAGE} questions about each image, {shown(image)} has {len(asked)}")
     return dict(tasks)

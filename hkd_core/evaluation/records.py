@@ -133,7 +133,7 @@ def by_key(records: Iterable[Record], *names: str) -> dict[str, Record]:
     for record in records:
         key = record.key(*names)
         if key in found:
-            raise record.fail(f'{record.name_of(*names)} "{key}" occurs twice, first at {found[key].where}')
+            raise record.fail(f'{record.name_of(*names)} {shown(key)} occurs twice, first at {found[key].where}')
         found[key] = record
     return found
 
