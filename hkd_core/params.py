@@ -144,17 +144,20 @@ class SelfEvolution:
     layers: int = key(COUNT)
     full_rate: float = key(POSITIVE)
     rounds: int = key(COUNT)
-    kind: str = key(KIND)
+    divergence: str = key(KIND)
     distortions: tuple[tuple[str, float] | tuple[str, int], ...] = key(
         (f"a list of [kind, strength], kind one of {', '.join(DISTORTIONS)}", _distortions)
     )
     alphas: tuple[float, ...] = key(ALPHAS)
     text_alphas: tuple[float, ...] = key(ALPHAS)
     gammas: tuple[float, ...] = key(ALPHAS)
-    betas: tuple[float, ...] = key(BETAS)
-    text_beta: float = key(SHARE)
-    hold: float = key(NATURAL)
+    cutoffs: tuple[float, ...] = key(BETAS)
+    text_cutoff: float = key(SHARE)
+    anchor_weight: float = key(NATURAL)
     epsilon: float = key(("a number above 0 and below 1", lambda v: 0 < v < 1))
+
+    def model_dump(self) -> dict:
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
