@@ -100,8 +100,9 @@ class Evolution:
         if self.adapter is not None:
             self.adapter.save_pretrained(folder)
         elif hasattr(self.vlm.model, "peft_config"):
-            self.vlm.core.config._name_or_path = self.vlm.name  # peft would write where it was loaded from into its README
-            self.vlm.model.save_pretrained(str(folder))
+            # peft's README would name the folder that the model was loaded from.
+            self.vlm.core.config._name_or_path = self.vlm.core.name_or_path = self.vlm.name
+            self.vlm.model.save_pretrained(str(folder), save_embedding_layers=False)  # none was trained
         else:
             self.vlm.save(folder)
 
