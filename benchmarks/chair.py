@@ -8,10 +8,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
+from hkd_core.common.files import read_json
 from hkd_core.evaluation.chair import chair, chair_scores, coco_vocabulary
 from hkd_core.evaluation.chair_readings import READINGS, reading
-from hkd_core.files import read_json
 
 SCORES = ("chair_s", "chair_i", "recall")
 FIELDS = ("image_id", "caption", "mscoco_gt_words", "mscoco_generated_words")

@@ -13,13 +13,13 @@ from collections.abc import Callable
 import torch
 from scoring import VISUAL_TOKENS, build_llava
 
-from hkd_core.distill.answers import choice_answers, collate_said
-from hkd_core.distill.examples import TrainingSet, answer_hidden, project
-from hkd_core.distill.objectives import Supervised, Taught
-from hkd_core.distill.pyramid import PyramidStep
+from hkd_core.hkd.pyramid import PyramidStep
 from hkd_core.models import VLM
-from hkd_core.models.small import build_processor
 from hkd_core.models.vlm import Encoded
+from hkd_core.training.examples import TrainingSet, answer_hidden, project
+from hkd_core.training.objectives import Distillation, Supervised
+from hkd_core.training.teacher_answers import choice_logprobs, collate_with_teachers
+from hkd_core.world.small_models import build_processor
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
         "meta": {},
     }
     data = TrainingSet({"student": vlms["student"], "teacher": vlms["teacher"]}, [row] * args.batch, looks)
-    batch = collate_said(data, {"teacher": choice_answers(vlms["teacher"], "teacher", data, shifted=False)})(range(args.batch))
+    batch = collate_with_teachers(data, {"teacher": choice_logprobs(vlms["teacher"], "teacher", data, shifted=False)})(range(args.batch))
     supervised = Supervised(vlms["student"])
     apex = Supervised(vlms["teacher"])
     long = row | (
@@ -63,7 +63,7 @@ def main() -> None:
     upper, lower = {"teacher": vlms["teacher"]}, {"student": vlms["student"]}
     how = {"kind": "jsd", "beta": 0.5, "temperature": 2.0}
     pyramid = PyramidStep(upper, lower, down=1.0, feedback=0.1, peers=0.0, **how)
-    distillation = Taught(vlms["student"], {"teacher": 0.5}, labels=0.5, **how)
+    distillation = Distillation(vlms["student"], {"teacher": 0.5}, labels=0.5, **how)
 
     def backward(objective: torch.nn.Module, batch: dict = batch) -> None:
         sum(part.weight * part.total for part in objective(batch).values()).backward()

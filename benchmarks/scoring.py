@@ -10,12 +10,12 @@ import time
 import torch
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from hkd_core.data.language import IMAGE
-from hkd_core.data.world import OBJECTS
 from hkd_core.inference.shared_prefix import last_states
 from hkd_core.models import VLM
-from hkd_core.models.small import build_processor, vision_config
 from hkd_core.models.vlm import Encoded
+from hkd_core.world.objects import OBJECTS
+from hkd_core.world.small_models import build_processor, vision_config
+from hkd_core.world.vocabulary import IMAGE
 
 VISUAL_TOKENS, QUESTIONS = 576, 6
 

@@ -16,7 +16,7 @@ from unittest import mock
 
 from fuzz_inputs import WORDS, as_file, damaged, example, phrase, pope_rows, with_noise, yes_no
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.evaluation import coco, commands, mme, output, pope_scores, records, replies, rows
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.__main__ import build_parser

@@ -10,11 +10,11 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLFo
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from hkd_core.data.render import render
-from hkd_core.data.scenes import draw_scenes
-from hkd_core.data.tasks import task1, task2
 from hkd_core.models import VLM
-from hkd_core.models.small import build_model, build_processor, build_tokenizer, vision_config
+from hkd_core.world.render import render
+from hkd_core.world.scenes import draw_scenes
+from hkd_core.world.small_models import build_model, build_processor, build_tokenizer, vision_config
+from hkd_core.world.tasks import task1, task2
 
 # Machines are shared: no test fails for being slow.
 settings.register_profile("shared", deadline=None)
@@ -85,8 +85,9 @@ class PicturesOnly(Qwen2_5_VLProcessor):
 
 
 @pytest.fixture(autouse=True)
-def own_precision():
-    """Every test chooses its precision: accelerate keeps the first one of a process."""
+def own_precision(monkeypatch):
+    """Tests compute in float32 on every machine, unless one sets another precision. accelerate keeps the first one of a process."""
+    monkeypatch.setenv("HKD_PRECISION", "float32")
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.evaluation import audit, audit_command
 from hkd_core.evaluation.__main__ import main
 from hkd_core.evaluation.margins import auroc, auroc_difference, auroc_interval, best_constant, sensitivity

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.evaluation import chair_readings, wordnet
 from hkd_core.evaluation.__main__ import main
 from hkd_core.evaluation.chair import COCO, chair, coco_vocabulary, mentioned, read_synonyms

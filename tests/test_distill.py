@@ -14,20 +14,18 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hkd_core.distill.answers import choice_answers, collate_said
-from hkd_core.distill.evolve import EvolveStep, collate_with, purified_targets
-from hkd_core.distill.examples import UNLABELLED, TrainingSet, answer_hidden, project
-from hkd_core.distill.objectives import Cast, Supervised, Taught, agreement
-from hkd_core.distill.pyramid import PyramidStep, check_levels, mean_distribution
-from hkd_core.distill.sets import first_labelled, in_all_places, turned
-from hkd_core.distill.ternary import TernaryStep, imitation, relations, roles
-from hkd_core.distill.trainer import Part, Schedule, shuffled, train
-from hkd_core.errors import UserError
-from hkd_core.inference.contrast import purify
+from hkd_core.common.errors import UserError
+from hkd_core.hkd.pyramid import PyramidStep, check_levels, mean_distribution
+from hkd_core.hkd.ternary import TernaryStep, imitation, relations, roles
 from hkd_core.inference.scoring import score_choices
-from hkd_core.losses import divergence, smooth_logits
-from hkd_core.models import HallucinationEliminationAdapter, load_vlm
+from hkd_core.losses import divergence
+from hkd_core.models import load_vlm
 from hkd_core.models.vlm import encode_all
+from hkd_core.training.examples import UNLABELLED, TrainingSet, answer_hidden, project
+from hkd_core.training.objectives import Distillation, ModelGroup, Supervised, agreement
+from hkd_core.training.teacher_answers import choice_logprobs, collate_with_teachers
+from hkd_core.training.trainer import LossTerm, Schedule, shuffled, train
+from hkd_core.world.sets import first_labelled, in_all_places, rotated
 
 HOW = {"kind": "forward_kl", "beta": 0.5, "temperature": 2.0}
 
@@ -53,7 +51,7 @@ class Line(nn.Module):
         self.weight.register_post_accumulate_grad_hook(lambda p: self.gradients.append(float(p.grad)))
 
     def forward(self, batch):
-        return {"squares": Part((self.weight[0, 0] * batch["x"] - batch["y"]).square().sum())}
+        return {"squares": LossTerm((self.weight[0, 0] * batch["x"] - batch["y"]).square().sum())}
 
 
 def lines(indices):
@@ -67,8 +65,8 @@ def test_accumulated_micro_batches_give_the_gradient_of_one_batch_however_many_t
     batches = [[0, 1, 3], [4, 5, 6, 7, 8]]  # 4 tokens, and 11
     seen = iter(batches)
     everything = [i for batch in batches for i in batch]
-    one = train(whole, lambda _: lines(everything), 8, Schedule(1, 8, 0.1, clip=0, precision="no"), seed=0)
-    two = train(parts, lambda _: lines(next(seen)), 8, Schedule(1, 4, 0.1, clip=0, precision="no", accumulate=2), seed=0)
+    one = train(whole, lambda _: lines(everything), 8, Schedule(1, 8, 0.1, clip=0), seed=0)
+    two = train(parts, lambda _: lines(next(seen)), 8, Schedule(1, 4, 0.1, clip=0, accumulate=2), seed=0)
     x = lines(everything)["x"].double()
     by_hand = float((2 * x * (0 * x - 2 * x)).sum() / len(x))  # d/dw of the mean over tokens of (w x - 2 x)^2, at w = 0
     # What has been accumulated after the last micro-batch is what the optimiser sees.
@@ -83,7 +81,7 @@ def test_accumulated_micro_batches_give_the_gradient_of_one_batch_however_many_t
 def test_the_loop_finds_the_line_and_logs_what_it_did(tmp_path):
     model = Line()
     log = tmp_path / "log.jsonl"
-    history = train(model, lines, 30, Schedule(200, 8, 0.2, weight_decay=0, precision="no"), seed=0, log=log)
+    history = train(model, lines, 30, Schedule(200, 8, 0.2, weight_decay=0), seed=0, log=log)
     assert model.weight.item() == pytest.approx(2, abs=0.05)
     assert [json.loads(line) for line in log.read_text().splitlines()] == history
     assert history[-1]["squares"] < history[0]["squares"]
@@ -92,10 +90,10 @@ def test_the_loop_finds_the_line_and_logs_what_it_did(tmp_path):
 def test_a_loss_that_is_not_finite_stops_with_step_parts_and_examples(tmp_path):
     class Broken(Line):
         def forward(self, batch):
-            return {"squares": Part(self.weight.sum() * float("nan"))}
+            return {"squares": LossTerm(self.weight.sum() * float("nan"))}
 
     with pytest.raises(UserError, match=r"loss is not finite at step 0 \(squares nan\)"):
-        train(Broken(), lines, 9, Schedule(3, 3, 0.1, precision="no"), seed=0, log=tmp_path / "log")
+        train(Broken(), lines, 9, Schedule(3, 3, 0.1), seed=0, log=tmp_path / "log")
     assert len(json.loads((tmp_path / "log.bad.json").read_text())["examples"]) == 3
 
 
@@ -103,7 +101,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_parts_and_examples(tmp_path):
 def test_a_gradient_that_is_not_finite_stops_before_it_reaches_a_weight_even_in_the_last_step(tmp_path, clip):
     class Steep(Line):
         def forward(self, batch):
-            return {"root": Part((self.weight * 0).sqrt().sum() + self.weight.sum())}  # finite, its slope is not
+            return {"root": LossTerm((self.weight * 0).sqrt().sum() + self.weight.sum())}  # finite, its slope is not
 
     model, fed = Steep(), []
 
@@ -112,7 +110,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_a_weight_even_in_
         return lines(indices) | {"ids": [f"picture {i}" for i in indices]}
 
     with pytest.raises(UserError, match=r"gradient is not finite at step 0 \(root 0\)"):
-        train(model, collate, 9, Schedule(1, 2, 0.1, clip=clip, precision="no", accumulate=2), seed=0, log=tmp_path / "log")
+        train(model, collate, 9, Schedule(1, 2, 0.1, clip=clip, accumulate=2), seed=0, log=tmp_path / "log")
     assert model.weight.item() == 0
     report = json.loads((tmp_path / "log.bad.json").read_text())
     assert report["examples"] == [*fed[0], *fed[1]] and report["ids"] == [f"picture {i}" for i in report["examples"]]
@@ -122,21 +120,21 @@ PROCESSES = """
 import json, sys
 import torch
 from torch import nn
-from hkd_core.distill.trainer import Part, Schedule, train
+from hkd_core.training.trainer import LossTerm, Schedule, train
 
 class Line(nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1, 1))
     def forward(self, batch):
-        return {"squares": Part((self.weight[0, 0] * batch["x"] - batch["y"]).square().sum())}
+        return {"squares": LossTerm((self.weight[0, 0] * batch["x"] - batch["y"]).square().sum())}
 
 def lines(indices):
     x = torch.tensor([float(i) / 10 for i in indices for _ in range(i % 3 + 1)])
     return {"x": x, "y": 2 * x, "tokens": len(x), "examples": len(indices)}
 
 model = Line()
-history = train(model, lines, 30, Schedule(40, 4, 0.2, precision="no", accumulate=int(sys.argv[1])), seed=0, until=0.05)
+history = train(model, lines, 30, Schedule(40, 4, 0.2, accumulate=int(sys.argv[1])), seed=0, until=0.05)
 print(json.dumps([history, model.weight.item()]))
 """
 
@@ -156,11 +154,11 @@ def test_two_processes_do_and_log_and_stop_as_one_that_accumulates_twice_as_much
 
 
 def test_a_divergence_that_is_infinite_stops_with_the_examples_names(vlm, examples, pictures, tmp_path):
-    class Ruled(Cast):
+    class Ruled(ModelGroup):
         def forward(self, batch):
             logits = project(self.vlms["student"], answer_hidden(self.vlms["student"], batch, "student")[0])
             impossible = torch.full_like(logits, -torch.inf).index_fill(1, torch.tensor([0]), 0.0)
-            return {"purified": Part(divergence(logits, impossible, kind="reverse_kl")[0])}
+            return {"purified": LossTerm(divergence(logits, impossible, kind="reverse_kl")[0])}
 
     data = training_set(examples[:4], pictures, student=vlm)
     with pytest.raises(UserError, match="ruled: step 0: reverse_kl is infinite"):
@@ -168,7 +166,7 @@ def test_a_divergence_that_is_infinite_stops_with_the_examples_names(vlm, exampl
             Ruled({"student": vlm}),
             data.collate,
             4,
-            Schedule(1, 4, 0.1, precision="no"),
+            Schedule(1, 4, 0.1),
             seed=0,
             log=tmp_path / "log",
             title="ruled",
@@ -181,9 +179,9 @@ def test_nothing_to_train_is_said():
     model = Line()
     model.weight.requires_grad_(False)
     with pytest.raises(UserError, match="nothing to train"):
-        train(model, lines, 3, Schedule(1, 1, 0.1, precision="no"), seed=0)
+        train(model, lines, 3, Schedule(1, 1, 0.1), seed=0)
     with pytest.raises(UserError, match="lines: nothing to train on: no examples"):
-        train(Line(), lines, 0, Schedule(1, 1, 0.1, precision="no"), seed=0, title="lines")
+        train(Line(), lines, 0, Schedule(1, 1, 0.1), seed=0, title="lines")
 
 
 def test_batches_are_the_same_for_a_seed_cover_everything_and_sort_by_length():
@@ -198,7 +196,7 @@ def test_two_runs_with_one_seed_give_the_same_weights(examples, pictures):
     for _ in range(2):
         vlm = tiny_vlm()
         data = training_set(examples[:16], pictures, student=vlm)
-        train(Supervised(vlm), data.collate, len(data), Schedule(3, 8, 1e-3, precision="no"), seed=1)
+        train(Supervised(vlm), data.collate, len(data), Schedule(3, 8, 1e-3), seed=1)
         weights.append({k: v.clone() for k, v in vlm.model.state_dict().items()})
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
 
@@ -207,7 +205,7 @@ def test_a_lora_learns_alone_and_the_weights_it_was_put_into_stay(vlm, examples,
     before = {name: weight.clone() for name, weight in vlm.model.state_dict().items()}
     vlm.model = get_peft_model(vlm.model, LoraConfig(r=2, target_modules=r".*language_model.*(q_proj|v_proj)"))
     data = training_set(examples[:8], pictures, student=vlm)
-    first, *_, last = train(Supervised(vlm), data.collate, 8, Schedule(50, 8, 1e-1, precision="no"), seed=0)
+    first, *_, last = train(Supervised(vlm), data.collate, 8, Schedule(50, 8, 1e-1), seed=0)
     assert last["labels"] < first["labels"] / 2
     after = vlm.model.unload().state_dict()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
@@ -216,7 +214,7 @@ def test_a_lora_learns_alone_and_the_weights_it_was_put_into_stay(vlm, examples,
 def test_a_model_with_a_lora_is_saved_whole_and_answers_the_same(vlm, examples, pictures, tmp_path):
     vlm.model = get_peft_model(vlm.model, LoraConfig(r=2, target_modules=r".*language_model.*(q_proj|v_proj)"))
     data = training_set(examples[:8], pictures, student=vlm)
-    train(Supervised(vlm), data.collate, 8, Schedule(3, 8, 1e-1, precision="no"), seed=0)
+    train(Supervised(vlm), data.collate, 8, Schedule(3, 8, 1e-1), seed=0)
     vlm.save(tmp_path)
     rows = [row | {"image": pictures[row["image_id"]]} for row in examples[:6]]
     for ours, loaded in zip(score_choices(vlm, rows), score_choices(load_vlm(tmp_path), rows), strict=True):
@@ -241,15 +239,16 @@ def test_frozen_models_stay_in_eval_mode_while_the_student_trains(trio):
         assert not any(module.training for module in trio[name].model.modules())
 
 
-def test_a_step_in_bf16_is_the_step_in_float32_but_for_rounding(examples, pictures):
+def test_a_step_in_bf16_is_the_step_in_float32_but_for_rounding(examples, pictures, monkeypatch):
     losses = {}
-    for precision in ("no", "bf16"):
+    for precision in ("float32", "bf16"):
+        monkeypatch.setenv("HKD_PRECISION", precision)
         AcceleratorState._reset_state(reset_partial_state=True)
         vlm = tiny_vlm(32, 2, 0)
         data = training_set(examples[:8], pictures, student=vlm)
-        losses[precision] = train(Supervised(vlm), data.collate, 8, Schedule(4, 8, 1e-3, precision=precision), seed=0)
+        losses[precision] = train(Supervised(vlm), data.collate, 8, Schedule(4, 8, 1e-3), seed=0)
         assert all(weight.dtype == torch.float32 for weight in vlm.model.parameters())
-    for exact, rounded in zip(losses["no"], losses["bf16"], strict=True):
+    for exact, rounded in zip(losses["float32"], losses["bf16"], strict=True):
         assert exact["labels"] != rounded["labels"]
         assert rounded["labels"] == pytest.approx(exact["labels"], rel=0.02)
 
@@ -257,8 +256,8 @@ def test_a_step_in_bf16_is_the_step_in_float32_but_for_rounding(examples, pictur
 def test_models_with_different_tokenizers_are_named(vlm, examples, pictures):
     other = tiny_vlm(32, 1, 1)
     known = other.tokenizer.get_vocab()
-    turned = {token: len(known) - 1 - place for token, place in known.items()}
-    other.tokenizer.get_vocab = lambda: turned
+    rotated = {token: len(known) - 1 - place for token, place in known.items()}
+    other.tokenizer.get_vocab = lambda: rotated
     with pytest.raises(UserError, match="teacher and student: vocabularies differ at id 0"):
         training_set(examples[:2], pictures, student=vlm, teacher=other)
 
@@ -305,12 +304,12 @@ def test_supervised_loss_equals_cross_entropy_by_hand(vlm, examples, pictures):
 
 def test_an_example_without_a_label_asks_for_one_token_and_teaches_through_the_voices_alone(trio, examples, pictures):
     data = training_set(examples[6:10] + [row | {"answer": ""} for row in examples[:6]], pictures, **trio)
-    collate = collate_said(data, {"teacher": choice_answers(trio["teacher"], "teacher", data, shifted=False)})
+    collate = collate_with_teachers(data, {"teacher": choice_logprobs(trio["teacher"], "teacher", data, shifted=False)})
     batch, alone, known = collate(range(10)), collate(range(4, 10)), collate(range(4))
     assert (alone["tokens"], alone["labelled"]) == (6, 0) and batch["labelled"] == known["tokens"] == known["labelled"]
     assert alone["asked"].int().argmax(1).tolist() == (alone["attention_mask"].sum(1) - 1).tolist()  # behind the prompt's last word
     assert alone["chosen"].tolist() == [UNLABELLED] * 6
-    objective = Taught(trio["student"], {"teacher": 0.5}, labels=0.5, **HOW)
+    objective = Distillation(trio["student"], {"teacher": 0.5}, labels=0.5, **HOW)
     parts, of_known, of_alone = objective(batch), objective(known), objective(alone)
     torch.testing.assert_close(parts["labels"].total, of_known["labels"].total, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(parts["teacher"].total, of_known["teacher"].total + of_alone["teacher"].total, rtol=1e-4, atol=1e-4)
@@ -322,9 +321,7 @@ def test_labels_count_per_labelled_token_however_many_examples_have_none(vlm, ex
     losses = []
     for rows in (examples[6:10], examples[6:10] + hidden):
         data = training_set(rows, pictures, student=vlm)
-        losses.append(
-            train(Supervised(vlm), data.collate, len(rows), Schedule(1, len(rows), 1e-9, precision="no"), seed=0)[0]["labels"]
-        )
+        losses.append(train(Supervised(vlm), data.collate, len(rows), Schedule(1, len(rows), 1e-9), seed=0)[0]["labels"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
@@ -333,7 +330,7 @@ def test_answers_of_a_frozen_model_are_its_probabilities_of_the_choices_first_to
     data = training_set(
         [examples[0], caption, examples[1], examples[2] | {"choices": ["Yes", "No"], "answer": "No", "meta": {}}], pictures, **trio
     )
-    found = choice_answers(trio["teacher"], "teacher", data, shifted=False)
+    found = choice_logprobs(trio["teacher"], "teacher", data, shifted=False)
     assert torch.isinf(found[1]).all() and torch.isinf(found[3, 2:]).all()  # no choices; two of four
     batch = data.collate([0, 2])
     logits = project(trio["teacher"], answer_hidden(trio["teacher"], batch, "teacher")[0]).double().detach()
@@ -347,7 +344,7 @@ def test_answers_of_a_frozen_model_are_its_probabilities_of_the_choices_first_to
 def test_choices_that_begin_alike_cannot_be_taught_and_are_named(vlm, examples, pictures):
     data = training_set([examples[0] | {"choices": ["true", "true dog"], "answer": "true"}], pictures, student=vlm)
     with pytest.raises(UserError, match="true, true dog: two begin with the same token"):
-        choice_answers(vlm, "student", data, shifted=False)
+        choice_logprobs(vlm, "student", data, shifted=False)
 
 
 def lettered_rows(examples):
@@ -358,12 +355,12 @@ def test_a_turned_example_keeps_the_right_content_and_four_turns_come_back(examp
     for row in lettered_rows(examples)[:5]:
         right = row["meta"]["options"]["ABCD".index(row["answer"])]
         for turn in range(5):
-            new = turned(row, turn)
+            new = rotated(row, turn)
             letter = new["answer"]
             assert new["meta"]["options"]["ABCD".index(letter)] == right
             assert f"{letter}: {right}" in new["prompt"]
-        assert turned(row, 4) == row
-        assert turned(row | {"answer": ""}, 1)["answer"] == ""
+        assert rotated(row, 4) == row
+        assert rotated(row | {"answer": ""}, 1)["answer"] == ""
     assert len({row["answer"] for row in in_all_places(lettered_rows(examples)[:1])}) == 4
 
 
@@ -378,7 +375,7 @@ def test_what_was_made_of_a_picture_is_labelled_if_the_picture_is():
 def test_shifted_voices_say_the_mean_over_all_places_and_the_same_at_each(vlm, examples, pictures):
     row = lettered_rows(examples)[0]
     data = training_set(in_all_places([row]), pictures, student=vlm)
-    plain, shifted = (choice_answers(vlm, "student", data, shifted=s) for s in (False, True))
+    plain, shifted = (choice_logprobs(vlm, "student", data, shifted=s) for s in (False, True))
     for content in row["meta"]["options"]:
         places = [r["meta"]["options"].index(content) for r in data.examples]
         mean = sum(plain[i, place] for i, place in enumerate(places)) / 4
@@ -390,9 +387,9 @@ def test_shifted_voices_say_the_mean_over_all_places_and_the_same_at_each(vlm, e
 
 def test_plain_distillation_equals_the_formula_over_the_choices(trio, examples, pictures):
     data = training_set(examples[:6], pictures, **trio)
-    said = choice_answers(trio["teacher"], "teacher", data, shifted=False)
-    objective = Taught(trio["student"], {"teacher": 0.25}, labels=0.75, **HOW)
-    batch = collate_said(data, {"teacher": said})(range(6))
+    said = choice_logprobs(trio["teacher"], "teacher", data, shifted=False)
+    objective = Distillation(trio["student"], {"teacher": 0.25}, labels=0.75, **HOW)
+    batch = collate_with_teachers(data, {"teacher": said})(range(6))
     parts = objective(batch)
     assert (parts["labels"].weight, parts["teacher"].weight) == (0.75, 0.25)
     logits = project(trio["student"], answer_hidden(trio["student"], batch, "student")[0]).double().detach()
@@ -410,9 +407,9 @@ def test_plain_distillation_equals_the_formula_over_the_choices(trio, examples, 
 
 def test_weights_that_sum_to_nothing_and_a_gate_for_one_are_refused(vlm):
     with pytest.raises(UserError, match="labels 0, teacher 0"):
-        Taught(vlm, {"teacher": 0.0}, labels=0.0, **HOW)
+        Distillation(vlm, {"teacher": 0.0}, labels=0.0, **HOW)
     with pytest.raises(UserError, match="at least two models that can agree"):
-        Taught(vlm, {"teacher": 1.0}, labels=0.0, gate=True, **HOW)
+        Distillation(vlm, {"teacher": 1.0}, labels=0.0, gate=True, **HOW)
 
 
 def test_a_pyramids_weights_are_none_below_zero_and_one_of_zero_is_still_logged(trio, examples, pictures):
@@ -475,7 +472,7 @@ def test_both_levels_learn_together_and_the_lower_follows_what_the_upper_becomes
     before = {name: vlm.model.get_output_embeddings().weight.clone() for name, vlm in (upper | lower).items()}
     batch = data.collate(range(6))
     first = step(batch)
-    train(step, data.collate, 6, Schedule(40, 6, 1e-2, precision="no"), seed=0)
+    train(step, data.collate, 6, Schedule(40, 6, 1e-2), seed=0)
     for name, vlm in (upper | lower).items():
         assert not torch.equal(vlm.model.get_output_embeddings().weight, before[name])
     last = step(batch)
@@ -500,7 +497,7 @@ def test_four_levels_learn_pair_by_pair_each_from_what_the_one_above_has_become(
     data = training_set(examples[:6], pictures, **models)
     for upper, lower in pairwise(names):
         step = PyramidStep({upper: models[upper]}, {lower: models[lower]}, down=1.0, feedback=0.0, peers=0.0, **HOW)
-        first, *_, last = train(step, data.collate, 6, Schedule(20, 6, 1e-2, precision="no"), seed=0)
+        first, *_, last = train(step, data.collate, 6, Schedule(20, 6, 1e-2), seed=0)
         assert last[f"{lower}/level"] < first[f"{lower}/level"] / 2
 
 
@@ -550,14 +547,14 @@ def test_where_no_label_is_known_the_gate_asks_whether_all_are_sure_of_the_same(
 
 
 def test_the_gate_equals_its_formula_with_choices_that_are_not_there():
-    voices = torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    teachers = torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     chosen = torch.tensor([0, 2, 1, 0, 2])
-    p = voices.exp()
+    p = teachers.exp()
     middle = p.mean(0)
     jsd = torch.stack([(q * (q / middle).log()).sum(-1) for q in p]).mean(0)
     expected = p[:, range(5), chosen].prod(0) ** (1 / 3) * (1 - jsd / torch.tensor(3.0, dtype=torch.float64).log())
-    torch.testing.assert_close(agreement(list(voices), chosen), expected, rtol=1e-6, atol=1e-8)
-    padded = torch.cat([voices, torch.full((3, 5, 2), -torch.inf, dtype=torch.float64)], -1)
+    torch.testing.assert_close(agreement(list(teachers), chosen), expected, rtol=1e-6, atol=1e-8)
+    padded = torch.cat([teachers, torch.full((3, 5, 2), -torch.inf, dtype=torch.float64)], -1)
     torch.testing.assert_close(agreement(list(padded), chosen), expected, rtol=1e-6, atol=1e-8)
 
 
@@ -604,14 +601,14 @@ VOICES = {"teacher": "teacher", "assistant": "assistant", "itself": "student"}
 
 
 def coupled(trio, data):
-    return collate_said(data, {voice: choice_answers(trio[role], role, data, shifted=True) for voice, role in VOICES.items()})
+    return collate_with_teachers(data, {voice: choice_logprobs(trio[role], role, data, shifted=True) for voice, role in VOICES.items()})
 
 
 def test_a_student_of_another_width_learns_to_meet_the_teachers_states(trio, examples, pictures):
     assert trio["student"].head.shape[1] != trio["teacher"].head.shape[1]
     data = training_set(examples[:6], pictures, **trio)
-    step = TernaryStep(**trio, voices=dict.fromkeys(VOICES, 0.0), labels=0.0, relation_weight=0.0, hidden_weight=1.0, **HOW)
-    history = train(step, coupled(trio, data), 6, Schedule(50, 6, 1e-2, precision="no"), seed=0)
+    step = TernaryStep(**trio, teachers=dict.fromkeys(VOICES, 0.0), labels=0.0, relation_weight=0.0, hidden_weight=1.0, **HOW)
+    history = train(step, coupled(trio, data), 6, Schedule(50, 6, 1e-2), seed=0)
     assert history[-1]["hidden"] < 0.5 * history[0]["hidden"]
     assert not any("map" in name for name in trio["student"].model.state_dict())
 
@@ -619,7 +616,7 @@ def test_a_student_of_another_width_learns_to_meet_the_teachers_states(trio, exa
 def test_the_finer_terms_are_those_of_each_example_alone_and_move_the_student_only(trio, examples, pictures):
     wide = trio | {"assistant": tiny_vlm(64, 1, 4)}
     data = training_set(examples[:6], pictures, **wide)
-    step = TernaryStep(**wide, voices={}, labels=0.0, relation_weight=0.5, hidden_weight=0.25, **HOW)
+    step = TernaryStep(**wide, teachers={}, labels=0.0, relation_weight=0.5, hidden_weight=0.25, **HOW)
     collate = coupled(wide, data)
     batch = collate(range(6))
     parts = step(batch)
@@ -672,8 +669,8 @@ def test_only_answer_positions_ever_meet_the_head(trio, examples, pictures):
     pair = {"teacher": trio["teacher"]}, {"student": trio["student"]}
     objectives = [
         Supervised(trio["student"]),
-        Taught(trio["student"], {"teacher": 0.5}, labels=0.5, **HOW),
-        TernaryStep(**trio, voices=dict.fromkeys(VOICES, 1.0), labels=0.5, relation_weight=1.0, hidden_weight=1.0, **HOW),
+        Distillation(trio["student"], {"teacher": 0.5}, labels=0.5, **HOW),
+        TernaryStep(**trio, teachers=dict.fromkeys(VOICES, 1.0), labels=0.5, relation_weight=1.0, hidden_weight=1.0, **HOW),
         PyramidStep(*pair, down=1.0, feedback=0.1, peers=0.0, **HOW),
     ]
     for objective in objectives:
@@ -685,106 +682,14 @@ def test_only_answer_positions_ever_meet_the_head(trio, examples, pictures):
 def test_ternary_parts_are_gated_and_models_that_no_term_looks_into_stay_out_of_the_step(trio, examples, pictures):
     data = training_set(examples[:6], pictures, **trio)
     batch = coupled(trio, data)(range(6))
-    voices = dict.fromkeys(VOICES, 1.0)
+    teachers = dict.fromkeys(VOICES, 1.0)
     gated, open_ = (
-        TernaryStep(**trio, voices=voices, labels=0.5, gate=gate, relation_weight=1.0, hidden_weight=1.0, **HOW)(batch)
+        TernaryStep(**trio, teachers=teachers, labels=0.5, gate=gate, relation_weight=1.0, hidden_weight=1.0, **HOW)(batch)
         for gate in (True, False)
     )
     assert set(gated) == {"labels", *VOICES, "relations", "hidden"}
     assert all(gated[voice].total < open_[voice].total for voice in ("teacher", "assistant"))
-    plain = TernaryStep(**trio, voices=voices, labels=0.5, gate=True, relation_weight=0.0, hidden_weight=0.0, **HOW)
+    plain = TernaryStep(**trio, teachers=teachers, labels=0.5, gate=True, relation_weight=0.0, hidden_weight=0.0, **HOW)
     assert set(plain.vlms) == {"student"} and set(plain(batch)) == {"labels", *VOICES}
     with pytest.raises(UserError, match="weights: expected none below 0.*relations -1"):
-        TernaryStep(**trio, voices=voices, labels=0.5, relation_weight=-1.0, hidden_weight=0.0, **HOW)
-
-
-def evolving(vlm, examples, pictures, alpha, **how):
-    """(step, adapter, batch, data) for a few examples, isolated by a blank picture."""
-    ids = list(dict.fromkeys(row["image_id"] for row in examples))
-    clean = dict(zip(ids, encode_all({"": vlm}, [pictures[i] for i in ids])[""], strict=True))
-    blank = dict(zip(ids, encode_all({"": vlm}, [pictures[i] * 0 for i in ids])[""], strict=True))
-    data = TrainingSet({"student": vlm, "distorted": vlm}, examples, {"student": clean, "distorted": blank})
-    adapter = HallucinationEliminationAdapter(32, rank=4).attach(vlm.model)
-    alphas = [alpha] * len(data) if isinstance(alpha, float) else alpha
-    targets = purified_targets(vlm, data, ["distorted"], "blank", alphas=alphas, **{"shift": None, **how})
-    batch = collate_with(data, targets)(range(len(data)))
-    return EvolveStep(vlm, adapter, kind="reverse_kl"), adapter, batch, data
-
-
-def test_without_purging_the_untrained_adapter_has_nothing_to_learn(vlm, examples, pictures):
-    step, _, batch, _ = evolving(vlm, examples[:4], pictures, alpha=0.0, beta=0.0, epsilon=1e-6)
-    assert float(step(batch)["purified"].total.detach()) == pytest.approx(0, abs=1e-3)
-
-
-def test_where_alpha_is_zero_a_target_is_what_the_model_says_now(vlm, examples, pictures):
-    shift = torch.ones(vlm.head.shape[0])
-    shift[7] = 3.0
-    _, _, batch, _ = evolving(vlm, examples[:2], pictures, [0.0, 1.0], beta=0.1, shift=shift)
-    logits = project(vlm, answer_hidden(vlm, batch, "student")[0]).detach()
-    first = int(batch["asked"][0].sum())
-    assert torch.allclose(batch["target"][:first], logits[:first].log_softmax(-1), atol=1e-4)
-    assert not torch.allclose(batch["target"][first:], logits[first:].log_softmax(-1), atol=1e-1)
-
-
-def test_targets_are_what_purging_gives_one_position_at_a_time_and_the_shift_is_for_choices_alone(vlm, examples, pictures):
-    told = [examples[0] | {"choices": [], "answer": "The image shows a dog."}, examples[1]]
-    shift = torch.zeros(vlm.head.shape[0])
-    shift[7] = 3.0
-    _, adapter, batch, data = evolving(vlm, told, pictures, 0.5, shift=shift, beta=0.2, epsilon=1e-3)
-    adapter.detach()
-    both = data.collate([0, 1])
-    with torch.no_grad():
-        clean, blank = (project(vlm, answer_hidden(vlm, both, name)[0]) for name in data.names)
-    lengths = both["asked"].sum(1).tolist()
-    assert lengths[0] > 5 and len(clean) == sum(lengths)
-    shifts = [None] * lengths[0] + [shift] * lengths[1]
-    for row, target in enumerate(batch["target"]):
-        alone = purify(clean[row : row + 1], blank[row : row + 1], alpha=0.5, beta=0.2, shift=shifts[row])
-        assert torch.allclose(target, smooth_logits(alone, 1e-3)[0], atol=1e-3)
-
-
-def test_evolving_moves_the_adapter_towards_the_purified_answers_and_leaves_the_base_alone(vlm, examples, pictures):
-    step, _, batch, _ = evolving(vlm, examples[:4], pictures, alpha=1.0, beta=0.1)
-    before = {k: v.clone() for k, v in vlm.model.state_dict().items()}
-    history = train(step, lambda _: batch, 4, Schedule(20, 4, 1e-2, precision="no"), seed=0)
-    assert history[-1]["purified"] < 0.8 * history[0]["purified"]
-    assert all(torch.equal(v, before[k]) for k, v in vlm.model.state_dict().items())
-
-
-def test_anchors_are_held_by_forward_kl_whatever_seeks_modes_elsewhere(vlm, examples, pictures):
-    _, adapter, _, data = evolving(vlm, examples[:3], pictures, alpha=1.0, beta=0.1)
-    torch.nn.init.normal_(adapter.blocks[0].up.weight, std=0.3)  # an adapter that says something else than the targets
-    rng = torch.Generator().manual_seed(0)
-    targets = [
-        torch.randn(length - prompt, vlm.head.shape[0], generator=rng).log_softmax(-1)
-        for length, prompt in zip(data.lengths, data.prompts, strict=True)
-    ]
-    batch = collate_with(data, targets, [False, True, False])(range(3))
-    parts = EvolveStep(vlm, adapter, kind="reverse_kl", hold=2.0)(batch)
-
-    said = project(vlm, answer_hidden(vlm, batch, "student")[0]).detach().double().log_softmax(-1)
-    wanted = batch["target"].double()
-    reverse, forward = (said.exp() * (said - wanted)).sum(-1), (wanted.exp() * (wanted - said)).sum(-1)
-    owner = batch["asked"].nonzero()[:, 0]
-    assert float(parts["purified"].total.detach()) == pytest.approx(float(reverse[owner != 1].sum()), rel=1e-4)
-    assert float(parts["held"].total.detach()) == pytest.approx(float(forward[owner == 1].sum()), rel=1e-4)
-    assert (parts["purified"].weight, parts["held"].weight) == (1.0, 2.0)
-
-
-def test_the_mean_of_several_clean_views_is_what_is_purged(vlm, examples, pictures):
-    told = examples[:2]
-    ids = list(dict.fromkeys(row["image_id"] for row in told))
-    looks = {
-        name: dict(zip(ids, encode_all({"": vlm}, [change(pictures[i]) for i in ids])[""], strict=True))
-        for name, change in (("student", lambda p: p), ("look 1", lambda p: p // 2), ("blank", lambda p: p * 0))
-    }
-    data = TrainingSet(dict.fromkeys(looks, vlm), told, looks)
-    how = {"alphas": [1.0, 0.0], "beta": 0.1, "shift": None, "epsilon": 1e-3}
-    purged, held = purified_targets(vlm, data, ["blank"], "blank", **how, clean=("student", "look 1"))
-    batch = data.collate([0, 1])
-    with torch.no_grad():
-        first, second, blank = (project(vlm, answer_hidden(vlm, batch, name)[0]) for name in looks)
-    count = len(purged)
-    mean = ((first[:count].softmax(-1) + second[:count].softmax(-1)) / 2).log()
-    assert torch.allclose(purged, smooth_logits(purify(mean, blank[:count], alpha=1.0, beta=0.1), 1e-3), atol=1e-3)
-    assert torch.allclose(held, first[count:].log_softmax(-1), atol=1e-4)  # an anchor is one look's
+        TernaryStep(**trio, teachers=teachers, labels=0.5, relation_weight=-1.0, hidden_weight=0.0, **HOW)

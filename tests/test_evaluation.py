@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.evaluation import margins, oracle, suite, tables
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.chair import chair, mentioned, singular, vocabulary_of
@@ -18,6 +18,7 @@ from hkd_core.evaluation.mme import subtask_scores
 from hkd_core.evaluation.pope import SPLITS, build_questions
 from hkd_core.inference.scoring import score_choices
 from hkd_core.models.vlm import encode_all
+from hkd_core.world.wording import WORDING
 
 NAMES = ("dog", "cup", "orange", "car", "tree", "boat", "egg")
 PICTURES = st.lists(st.lists(st.sampled_from(NAMES), min_size=1, max_size=5, unique=True), min_size=3, max_size=12).map(
@@ -252,7 +253,7 @@ def test_the_token_audit_finds_what_lies_outside_yes_and_no(vlm):
 def test_tasks_are_answered_by_every_decoding_and_mapping_shift_also_on_validation(vlm, pictures, examples):
     ids = list(dict.fromkeys(row["image_id"] for row in examples[:12]))
     looks = dict(zip(ids, encode_all({"": vlm}, [pictures[i] for i in ids])[""], strict=True))
-    val, test = (suite.Split(rows, looks, [looks], "noise") for rows in (examples[:6], examples[6:12]))
+    val, test = (suite.Split(rows, looks, [looks], "noise", WORDING) for rows in (examples[:6], examples[6:12]))
     every = ("greedy", "sampling", "contrastive", "msi")
     answers = suite.task_answers(vlm, val, test, every, {"alpha": 0.0, "beta": 0.0}, seed=0)
     found = {(a["benchmark"], a["decoding"]) for a in answers}

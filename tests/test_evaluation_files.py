@@ -5,7 +5,7 @@ import json
 import pandas
 import pytest
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.evaluation.__main__ import main
 from hkd_core.evaluation.records import Record, picture_key, read_records, reply_of
 from hkd_core.evaluation.rows import read_rows, read_value

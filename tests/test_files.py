@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from hkd_core.errors import UserError
-from hkd_core.files import fingerprint, read_jsonl, resumed, write_folder, write_text
+from hkd_core.common.errors import UserError
+from hkd_core.common.files import fingerprint, read_jsonl, resumed, write_folder, write_text
 
 
 def test_a_failed_write_leaves_the_old_folder_as_it_was(tmp_path):

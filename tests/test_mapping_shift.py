@@ -5,19 +5,20 @@ import random
 import numpy as np
 import pytest
 
-from hkd_core.data.facts import Fact, question
-from hkd_core.data.tasks import FAITHFUL, LETTERS, yes_no
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation import suite
-from hkd_core.inference.mapping_shift import content_kinds, shifted
+from hkd_core.hkd.mapping_shift import content_kinds, shifted
 from hkd_core.inference.scoring import answer_logits, score_choices
 from hkd_core.models.vlm import encode_all
+from hkd_core.world.facts import Fact, question
+from hkd_core.world.tasks import FAITHFUL, LETTERS, yes_no
+from hkd_core.world.wording import WORDING
 
 
 def split_of(vlm, pictures, rows):
     ids = list(dict.fromkeys(row["image_id"] for row in rows))
-    return suite.Split(rows, dict(zip(ids, encode_all({"": vlm}, [pictures[i] for i in ids])[""], strict=True)))
+    return suite.Split(rows, dict(zip(ids, encode_all({"": vlm}, [pictures[i] for i in ids])[""], strict=True)), wording=WORDING)
 
 
 def by_hand(vlm, row, look):
@@ -29,10 +30,10 @@ def by_hand(vlm, row, look):
     text = row["prompt"].split("A: ")[0]
     total = dict.fromkeys(options, 0.0)
     for turn in range(4):
-        turned = [options[(k + turn) % 4] for k in range(4)]
-        prompt = text + " ".join(f"{letter}: {option}" for letter, option in zip("ABCD", turned, strict=True))
+        rotated = [options[(k + turn) % 4] for k in range(4)]
+        prompt = text + " ".join(f"{letter}: {option}" for letter, option in zip("ABCD", rotated, strict=True))
         scores = np.array(score_choices(vlm, [row | {"prompt": prompt}], pictures=[look])[0])
-        for option, logp in zip(turned, scores - np.log(np.exp(scores).sum()), strict=True):
+        for option, logp in zip(rotated, scores - np.log(np.exp(scores).sum()), strict=True):
             total[option] += logp / 4
     return np.array([total[option] for option in options])
 
@@ -56,7 +57,7 @@ def test_a_tasks_answer_is_the_best_of_the_mean_over_rotations_less_the_fitted_p
     fitted = suite.prior_of(vlm, val, val.examples, suite.shifted_scores(vlm, val, val.examples))
     assert np.array(fitted.logp) == pytest.approx(prior, abs=1e-3)
     scores = [by_hand(vlm, row, test.looks[row["image_id"]]) for row in test.examples]
-    removed = [s - fitted.strength * prior[content_kinds(row)] for s, row in zip(scores, test.examples, strict=True)]
+    removed = [s - fitted.strength * prior[content_kinds(row, WORDING)] for s, row in zip(scores, test.examples, strict=True)]
     assert found == [row["choices"][int(np.argmax(s))] for row, s in zip(test.examples, removed, strict=True)]
     assert suite.shifted_scores(vlm, test, test.examples) == pytest.approx(np.array(scores), abs=1e-3)
 
@@ -99,7 +100,7 @@ def test_the_labels_of_the_test_change_no_answer(vlm, scenes, pictures, examples
     test, tested = split_of(vlm, pictures, rows), split_of(vlm, pictures, examples[8:16])
     said = []
     for change in (dict, hidden):
-        ours, theirs = (suite.Split([change(row) for row in part.examples], part.looks) for part in (test, tested))
+        ours, theirs = (suite.Split([change(row) for row in part.examples], part.looks, wording=WORDING) for part in (test, tested))
         answers = suite.yes_no_answers(vlm, val, ours, ("msi",), {}, seed=0) + suite.task_answers(
             vlm, tasks, theirs, ("greedy", "msi")
         )
@@ -109,10 +110,10 @@ def test_the_labels_of_the_test_change_no_answer(vlm, scenes, pictures, examples
 
 def test_a_negated_question_asks_the_opposite_and_negated_again_comes_back(scenes):
     for row in presence_questions(scenes[:5], "pope_random"):
-        (same, straight), (negated, crossed) = shifted(row)
+        (same, straight), (negated, crossed) = shifted(row, WORDING)
         assert (same, straight, crossed) == (row, [0, 1], [1, 0])
         assert negated["prompt"] == question(Fact(**row["meta"]["facts"][0]), negated=True) != row["prompt"]
-        back = shifted(negated | {"meta": row["meta"] | {"negated": True}})[1][0]
+        back = shifted(negated | {"meta": row["meta"] | {"negated": True}}, WORDING)[1][0]
         assert back["prompt"] == row["prompt"]
 
 
@@ -120,7 +121,7 @@ def test_options_that_the_prompt_does_not_list_as_expected_are_refused_for_nothi
     row = next(row for row in examples if row["task"] == "task1")
     other = row["prompt"].replace("A: ", "(A) ")
     with pytest.raises(UserError, match=f'{row["image_id"]}: mapping shift: expected the options as "A: '):
-        shifted(row | {"prompt": other})
+        shifted(row | {"prompt": other}, WORDING)
     five = row | {"meta": row["meta"] | {"options": [*row["meta"]["options"], "fish"]}}
     with pytest.raises(UserError, match=f"at most {len(LETTERS)}, one a letter, got 5"):
-        shifted(five)
+        shifted(five, WORDING)

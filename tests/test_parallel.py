@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 import torch
 
-from hkd_core.errors import UserError
-from hkd_core.parallel import side_by_side
+from hkd_core.common.errors import UserError
+from hkd_core.common.parallel import side_by_side
 
 
 @pytest.fixture

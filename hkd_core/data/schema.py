@@ -7,12 +7,11 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 from datasets import Dataset, Features, Image, List, Value, disable_progress_bars, load_from_disk
+from PIL import Image as PILImage
 
-from hkd_core.data.scenes import Scene
-from hkd_core.errors import UserError
-from hkd_core.files import write_folder
+from hkd_core.common.errors import UserError
+from hkd_core.common.files import write_folder
 
 PICTURE_FEATURES = Features(
     {"image_id": Value("string"), "image": Image(), "objects": List(Value("string")), "graph": Value("string")}
@@ -34,7 +33,7 @@ EXAMPLE_FEATURES = Features(
 
 
 class Pictures(Sequence):
-    """Stored pictures, decoded when asked for. `ids` in order; `scene(i)` the truth, for the built-in world."""
+    """Stored pictures, decoded when asked for. `ids` in order; `table` holds objects and graphs."""
 
     def __init__(self, table: Dataset, where: str):
         self.table, self.where = table, where
@@ -53,33 +52,18 @@ class Pictures(Sequence):
         except (OSError, SyntaxError, AttributeError) as error:
             raise UserError(f"{self.where}: picture {self.ids[i]}: missing or corrupt: {error}") from error
 
-    def scene(self, i: int) -> Scene:
-        return Scene.from_graph(self.ids[i], json.loads(self.table[i]["graph"]))
 
-    def scenes(self) -> list[Scene]:
-        pairs = zip(self.ids, self.table["graph"], strict=True)
-        return [Scene.from_graph(image_id, json.loads(graph)) for image_id, graph in pairs]
+def save_pictures(folder: str | Path, rows: Iterable[dict]) -> Path:
+    """Write pictures, whole or not at all.
 
-
-def save_pictures(folder: str | Path, scenes: Sequence[Scene], pictures: Iterable[np.ndarray]) -> Path:
-    """Write pictures [H, W, 3] uint8 with their scene graphs, whole or not at all."""
-    from PIL import Image as PILImage
-
-    def rows():
-        for scene, picture in zip(scenes, pictures, strict=True):
-            graph = json.dumps(scene.to_graph())
-            yield {
-                "image_id": scene.image_id,
-                "image": PILImage.fromarray(picture),
-                "objects": list(scene.names),
-                "graph": graph,
-            }
-
-    return _save(folder, list(rows()), PICTURE_FEATURES)
+    rows: image_id, image (a picture [H, W, 3] uint8), objects (names that are there), graph (JSON text, "" if there is none).
+    """
+    stored = [row | {"image": PILImage.fromarray(row["image"])} for row in rows]
+    return _save(folder, stored, PICTURE_FEATURES)
 
 
 def save_examples(folder: str | Path, rows: Sequence[dict]) -> Path:
-    """Write examples (see tasks.py), whole or not at all; an answer "" is unknown. Raises UserError naming an answer that is no choice."""
+    """Write examples (rows of EXAMPLE_FEATURES, `meta` a dict), whole or not at all; an answer "" is unknown. Raises UserError naming an answer that is no choice."""
     for i, row in enumerate(rows):
         if row["answer"] and row["choices"] and row["answer"] not in row["choices"]:
             raise UserError(f'{folder}: example {i}: answer must be one of {row["choices"]}, got "{row["answer"]}"')

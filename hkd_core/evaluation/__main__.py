@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.evaluation import amber_generative, audit_command, chair_readings, output, pope
 from hkd_core.evaluation import commands as run
 from hkd_core.evaluation.arguments import Parser, whole_number

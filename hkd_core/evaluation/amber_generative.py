@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.evaluation.records import Record, by_key, read_records, reply_of
 from hkd_core.evaluation.rows import decoded, read_bytes, read_value, shown
 from hkd_core.evaluation.wordnet import find_dictionary

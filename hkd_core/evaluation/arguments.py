@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import NoReturn
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):

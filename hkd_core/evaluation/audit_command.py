@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.evaluation import mme
 from hkd_core.evaluation.arguments import whole_number
 from hkd_core.evaluation.audit import UNREAD, Answers, audit

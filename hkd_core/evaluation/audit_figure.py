@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from scipy.special import ndtr, ndtri
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.evaluation.audit import Answers
 from hkd_core.plots import COLORS, use_style
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hkd_core.errors import UserError
-from hkd_core.files import read_text
+from hkd_core.common.errors import UserError
+from hkd_core.common.files import read_text
 
 IRREGULAR = {"buses": "bus", "people": "person", "mice": "mouse", "geese": "goose", "calves": "calf"}
 # Endings of plurals and of their singulars, tried in this order.

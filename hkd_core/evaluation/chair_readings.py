@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.evaluation.chair import AGES, ANIMALS, COCO, VEHICLES, Read, Vocabulary, mentioned, read_synonyms
 from hkd_core.evaluation.wordnet import Dictionary, find_dictionary
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.evaluation.records import Record, picture_key
 from hkd_core.evaluation.rows import after_blank, decoded, json_values, read_bytes, rows_of, shown
 

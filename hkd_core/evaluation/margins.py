@@ -8,17 +8,13 @@ from statistics import NormalDist
 
 import numpy as np
 
+from hkd_core.inference.margins import auroc as auroc
+from hkd_core.inference.margins import auroc_interval as auroc_interval
+
 
 def yes_probability(margins: Sequence[float]) -> np.ndarray:
     """[N] probability of yes, without overflow for any margin."""
     return np.exp(-np.logaddexp(0, -np.asarray(margins, float)))
-
-
-def auroc(margins: Sequence[float], labels: Sequence[int]) -> float:
-    """Probability that a random yes question has the larger margin than a random no question (scikit-learn's)."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(labels, margins))
 
 
 def best_constant(margins: Sequence[float], labels: Sequence[int], metric: str = "accuracy") -> float:
@@ -35,15 +31,6 @@ def best_constant(margins: Sequence[float], labels: Sequence[int], metric: str =
     hits, alarms = said[:, yes].sum(1), said[:, ~yes].sum(1)
     scores = hits - alarms if metric == "accuracy" else 2 * hits / np.maximum(hits + alarms + yes.sum(), 1)
     return float(candidates[scores.argmax()])
-
-
-def auroc_interval(
-    margins: Sequence[float], labels: Sequence[int], clusters: Sequence[str], *, draws: int = 1000, seed: int = 0
-) -> tuple[float, float, float]:
-    """(`auroc`, low, high): 95 %, percentile, whole clusters (pictures) drawn with replacement. Ties count half."""
-    drawn = _drawn_aurocs([margins], labels, clusters, draws, seed)[0]
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return auroc(margins, labels), float(low), float(high)
 
 
 def auroc_difference(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 from hkd_core.evaluation.matching import question_text
 from hkd_core.evaluation.records import Record, normal, read_records, reply_of
 from hkd_core.evaluation.replies import final_reply, yes_no

@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from hkd_core.errors import UserError
-from hkd_core.files import write_csv
+from hkd_core.common.errors import UserError
+from hkd_core.common.files import write_csv
 
 CLOSED = "standard output is closed: nothing can be printed"
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, t
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
+from hkd_core.common.files import read_text
 from hkd_core.evaluation.statistics import holm
-from hkd_core.files import read_text
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -4,14 +4,11 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
+from hkd_core.data.wording import Wording
 
 SPLITS = ("random", "popular", "adversarial")
 POSITIVES = 3  # objects asked about in each picture; as many absent ones
-
-
-def question_text(name: str) -> str:
-    return f"Is there {'an' if name[0].lower() in 'aeiou' else 'a'} {name} in the image?"
 
 
 def build_questions(pictures: Sequence[dict], split: str, *, seed: int = 0) -> list[dict]:
@@ -52,6 +49,6 @@ def build_questions(pictures: Sequence[dict], split: str, *, seed: int = 0) -> l
                 absent = rng.choice(free)
             used.add(absent)
             for asked, label in ((name, "yes"), (absent, "no")):
-                row = {"question_id": len(questions) + 1, "image": picture["image"], "text": question_text(asked)}
+                row = {"question_id": len(questions) + 1, "image": picture["image"], "text": Wording().ask_about(asked)}
                 questions.append(row | {"label": label, "object": asked})
     return questions

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 
 JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
 CONTAINERS = ("logs", "samples", "sentences", "data", "rows", "results", "questions", "answers", "items", "annotations")

@@ -1,20 +1,20 @@
 """Every benchmark for one model: its answers under each decoding. `tables.py` makes rows of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from hkd_core.data.tasks import YES_NO
+from hkd_core.data.wording import Wording
 from hkd_core.evaluation import statistics as stats
+from hkd_core.hkd.mapping_shift import Prior, average, content_kinds, fit_prior, shifted
 from hkd_core.inference.contrast import isolate, purify
-from hkd_core.inference.generation import generate
-from hkd_core.inference.mapping_shift import Prior, average, content_kinds, fit_prior, shifted
+from hkd_core.inference.generation import contrastive, generate
 from hkd_core.inference.scoring import answer_logits, prior_logits, score_choices
-from hkd_core.inference.testimony import affirmed, evidence, name_starts
 from hkd_core.inference.views import FREE_TEXT_VIEWS
 from hkd_core.models.vlm import VLM, Encoded
+from hkd_core.seed.self_verification import affirmed, evidence, name_starts, self_verifying
 
 POPE = ("pope_random", "pope_popular", "pope_adversarial")
 TASKS = ("task1", "task2")
@@ -30,6 +30,7 @@ class Split:
     looks: Looks
     distorted: Sequence[Looks] = ()  # views
     kind: str = ""  # of the views
+    wording: Wording = field(default_factory=Wording)
 
     def of(self, *tasks: str) -> list[dict]:
         return [row for row in self.examples if row["task"] in tasks]
@@ -50,7 +51,7 @@ class Split:
 def yes_no_tokens(vlm: VLM) -> list[int]:
     """First tokens of "Yes" and "No" as answers."""
     bare = len(vlm.suffix("x"))
-    return [vlm.suffix("x", answer)[bare] for answer in YES_NO]
+    return [vlm.suffix("x", answer)[bare] for answer in Wording.yes_no]
 
 
 def looking_at(vlm: VLM, split: Split, rows: Sequence[dict], look: str) -> list[Encoded]:
@@ -81,7 +82,7 @@ def yes_no_logits(vlm: VLM, split: Split, rows: Sequence[dict], look: str = "cle
 
 def both_ways(vlm: VLM, split: Split, rows: Sequence[dict], *, negated: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """[N, V] logits after each question and, if `negated`, after its opposite (else [0, V]): one batched pass."""
-    opposites = [shifted(row)[1][0] for row in rows] if negated else []
+    opposites = [shifted(row, split.wording)[1][0] for row in rows] if negated else []
     logits = yes_no_logits(vlm, split, [*rows, *opposites])
     return logits[: len(rows)], logits[len(rows) :]
 
@@ -124,8 +125,8 @@ def yes_no_answers(vlm: VLM, val: Split, test: Split, decodings: Sequence[str], 
         found["sampling"] = found["greedy"] - np.log(1 / rng.random(len(rows)) - 1)
     if "contrastive" in decodings:
         unseen, unseen_val = yes_no_logits(vlm, test, rows, "distorted"), yes_no_logits(vlm, val, held, "distorted")
-        found["contrastive"] = margins(vlm, purify(clean, unseen, alpha=contrast["alpha"], beta=contrast["beta"]))
-        purged = margins(vlm, purify(clean_val, unseen_val, alpha=contrast["alpha"], beta=contrast["beta"]))
+        found["contrastive"] = margins(vlm, purify(clean, unseen, alpha=contrast["alpha"], cutoff=contrast["beta"]))
+        purged = margins(vlm, purify(clean_val, unseen_val, alpha=contrast["alpha"], cutoff=contrast["beta"]))
         found["contrastive_shift"] = found["contrastive"] - stats.best_shift(purged, truth)
     for control in (name for name in CONTROLS if name in decodings):
         found[control] = margins(vlm, yes_no_logits(vlm, test, rows, control))
@@ -136,7 +137,7 @@ def yes_no_answers(vlm: VLM, val: Split, test: Split, decodings: Sequence[str], 
         constant = stats.best_shift(both_val, truth)
         told_val["msi"], found["msi"] = both_val - constant, (found["greedy"] - margins(vlm, opposite)) / 2 - constant
     return [
-        record(row, decoding, YES_NO[0] if margin > 0 else YES_NO[1], margin)
+        record(row, decoding, Wording.yes_no[0] if margin > 0 else Wording.yes_no[1], margin)
         for part, told in ((rows, found), (on_validation(held), told_val))
         for decoding, values in told.items()
         for row, margin in zip(part, values, strict=True)
@@ -166,14 +167,14 @@ def task_answers(
             told["sampling"] = clean + np.random.default_rng(seed).gumbel(size=clean.shape)
         if "contrastive" in decodings:
             views = [torch.as_tensor(choice_scores(vlm, rows, view)) for view in test.views(rows)]
-            told["contrastive"] = purify(torch.as_tensor(clean), isolate(views, test.kind), **contrast).numpy()
+            told["contrastive"] = purify(torch.as_tensor(clean), isolate(views, test.kind), alpha=contrast["alpha"], cutoff=contrast["beta"]).numpy()
         told_val = {}
         if "msi" in decodings:
             told_val = {"greedy": choice_scores(vlm, held, val.pictures(held)), "msi": shifted_scores(vlm, val, held)}
             prior = prior_of(vlm, val, held, told_val["msi"])
             told["msi"] = shifted_scores(vlm, test, rows)
             for part, scored in ((held, told_val), (rows, told)):
-                scored["msi"] = [prior.remove(row, content_kinds(e)) for row, e in zip(scored["msi"], part, strict=True)]
+                scored["msi"] = [prior.remove(row, content_kinds(e, val.wording)) for row, e in zip(scored["msi"], part, strict=True)]
         for part, scored in ((rows, told), (on_validation(held), told_val)):
             for decoding, scores in scored.items():
                 found += [record(e, decoding, e["choices"][int(np.argmax(row))]) for e, row in zip(part, scores, strict=True)]
@@ -188,7 +189,7 @@ def choice_scores(vlm: VLM, rows: Sequence[dict], pictures: Sequence[Encoded]) -
 
 def shifted_scores(vlm: VLM, split: Split, rows: Sequence[dict], look: str = "clean") -> np.ndarray:
     """[N, choices] averaged over all shifted mappings, every variant of every example in one batched pass. look: as `looking_at`'s."""
-    variants = [shifted(row) for row in rows]
+    variants = [shifted(row, split.wording) for row in rows]
     flat = [variant for several in variants for variant, _ in several]
     scores = iter(score_choices(vlm, flat, pictures=looking_at(vlm, split, flat, look), progress=True))
     return np.stack([average(several, [next(scores) for _ in several]) for several in variants])
@@ -196,7 +197,7 @@ def shifted_scores(vlm: VLM, split: Split, rows: Sequence[dict], look: str = "cl
 
 def prior_of(vlm: VLM, val: Split, held: Sequence[dict], scores: np.ndarray) -> Prior:
     """The content-free prior (validation's examples asked without a picture), its strength fitted on validation's labels."""
-    kinds, right = [content_kinds(row) for row in held], [row["choices"].index(row["answer"]) for row in held]
+    kinds, right = [content_kinds(row, val.wording) for row in held], [row["choices"].index(row["answer"]) for row in held]
     return fit_prior(shifted_scores(vlm, val, held, "no_picture"), scores, kinds, right)
 
 
@@ -221,12 +222,12 @@ def caption_answers(
     if "sampling" in decodings:
         how["sampling"] = {"temperature": 1.0, "seed": seed}
     if "contrastive" in decodings:
-        settings = {"alpha": contrast["alpha"], "beta": contrast["beta"]}
-        how["contrastive"] = {"contrast": test.views(rows)[:FREE_TEXT_VIEWS], "kind": test.kind, **settings}
+        settings = {"alpha": contrast["alpha"], "cutoff": contrast["beta"]}
+        how["contrastive"] = {"processor": contrastive(vlm, test.views(rows)[:FREE_TEXT_VIEWS], test.kind, **settings)}
     if "asked" in decodings:
-        told, starts = affirmed(vlm, names, pictures, shift=contrast["shift"]), name_starts(vlm, names)
+        told, starts = affirmed(vlm, names, pictures, test.wording, shift=contrast["shift"]), name_starts(vlm, names)
         weights = evidence(told, starts, vlm.head.shape[0], gamma=contrast["gamma"])
-        how["asked"] = {"evidence": weights, "starts": starts, "beta": contrast["asked_beta"]}
+        how["asked"] = {"processor": self_verifying(weights, starts, cutoff=contrast["asked_beta"])}
     found = []
     for decoding, settings in how.items():
         texts = generate(vlm, prompts, pictures, max_new_tokens=max_new_tokens, title=f"captions, {decoding}", **settings)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hkd_core.data.tasks import YES_NO
+from hkd_core.data.wording import Wording
 from hkd_core.evaluation import margins
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.chair import chair, vocabulary_of
@@ -33,7 +33,7 @@ def table_rows(model: str, answers: Sequence[dict], *, vocabulary: Sequence[str]
 
 def counts_of(answers: Sequence[dict]) -> np.ndarray:
     """[N, C * C] confusion counts; class 1 is "Yes" where the choices are yes and no."""
-    order = [["No", "Yes"] if set(a["choices"]) == set(YES_NO) else a["choices"] for a in answers]
+    order = [["No", "Yes"] if set(a["choices"]) == set(Wording.yes_no) else a["choices"] for a in answers]
     if answers[0]["benchmark"].startswith("task1"):
         # A letter is no class; which kind of phrase was blamed is not recorded, so right or wrong per letter is counted.
         order = [sorted(a["choices"]) for a in answers]
@@ -49,14 +49,14 @@ def answer_rows(benchmark: str, answers: Sequence[dict], *, draws: int, seed: in
     found = {name: stats.cluster_interval(counts, clusters, metric, draws=draws, seed=seed) for name, metric in metrics.items()}
     if benchmark in POPE:
         found |= {name: (value, value, value) for name, value in margin_scores(answers, counts.sum(0)).items()}
-        truth, margin = [int(a["label"] == YES_NO[0]) for a in answers], [a["margin"] for a in answers]
+        truth, margin = [int(a["label"] == Wording.yes_no[0]) for a in answers], [a["margin"] for a in answers]
         found["auroc"] = margins.auroc_interval(margin, truth, clusters, draws=draws, seed=seed)
     return found
 
 
 def margin_scores(answers: Sequence[dict], counts: np.ndarray) -> dict[str, float]:
     """Ranking, calibration and signal detection from yes-no margins; counts: [4] of (label, answer), no before yes."""
-    truth, margin = [int(a["label"] == YES_NO[0]) for a in answers], [a["margin"] for a in answers]
+    truth, margin = [int(a["label"] == Wording.yes_no[0]) for a in answers], [a["margin"] for a in answers]
     tn, fp, fn, tp = (int(n) for n in counts)
     found = {"average_precision": margins.average_precision(margin, truth)}
     found |= {"ece": margins.calibration_error(margin, truth), "brier": margins.brier(margin, truth)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from hkd_core.errors import UserError
+from hkd_core.common.errors import UserError
 
 FILES = {"n": "noun", "v": "verb", "a": "adj", "r": "adv"}
 # Endings by part of speech: noun, verb, adjective, adverb. Source: morphy(7WN).

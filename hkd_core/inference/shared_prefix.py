@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from hkd_core.common.progress import progress
 from hkd_core.models.vlm import VLM, Encoded, to_device
-from hkd_core.progress import progress
 
 Row = tuple[int, Tensor]  # which prompt, its last hidden states
 PACKED = 256  # tokens of prompts in one row, so that what the mask hides stays cheap

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hkd_core.errors import UserError
-from hkd_core.files import read_json, write_json
+from hkd_core.common.errors import UserError
+from hkd_core.common.files import read_json, write_json
 
 CONFIG_NAME = "hea_config.json"
 WEIGHTS_NAME = "hea.safetensors"

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging as transformers_logging
 
-from hkd_core.errors import UserError
-from hkd_core.progress import progress
+from hkd_core.common.errors import UserError
+from hkd_core.common.progress import progress
 
 MARK = "\u2402{}\u2403"  # stands for prompt and answer while the chat template is taken apart
 Picture = Image.Image | np.ndarray

@@ -1,0 +1,1 @@
+"""What everything uses and nothing here owns: errors, files, progress, processes."""

@@ -1,0 +1,1 @@
+"""HKD4VLM: pyramid (PPOD), ternary refinement (TCRD), mapping shift (MSI)."""

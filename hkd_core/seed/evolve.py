@@ -1,0 +1,175 @@
+"""Mode-seeking evolving: a model's own purged distribution, distilled back into an adapter (or a control), round by round.
+
+minimise over the adapter:  KL(q || p*)  at purged answers  +  anchor_weight KL(p || q)  at anchors
+
+q: the model with the adapter; p*: its purged distribution; p: what it said before. SEED's abstract states that purified knowledge
+is distilled back, mode-seeking, into an adapter. Reverse KL, the anchors and how rounds end are our reading.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+
+from hkd_core.common.errors import UserError
+from hkd_core.losses import divergence
+from hkd_core.models.adapter import HallucinationEliminationAdapter
+from hkd_core.models.vlm import VLM, Encoded, decoder_layers
+from hkd_core.seed.lessons import Lesson, collate_with
+from hkd_core.training.examples import answer_hidden, project
+from hkd_core.training.objectives import ModelGroup, trainable
+from hkd_core.training.trainer import LossTerm, Schedule, train
+
+LEARNERS = ("adapter", "lora", "full")
+LORA_MODULES = r".*language_model.*\.(q_proj|v_proj|down_proj)"
+
+
+class EvolveStep(ModelGroup):
+    """divergence(model with adapter || purged distribution) at the answers' positions; the base is frozen beside an adapter.
+
+    kind, beta: of the divergence; "reverse_kl" seeks modes, the others are controls. adapter None: what already requires a
+    gradient learns, for instance the LoRA that peft has put into the model. At anchors it is always forward KL, times `anchor_weight`:
+    nothing was purged there, so there is no false mode to let go of, and a model that must cover what it said forgets less. Our choice.
+    """
+
+    def __init__(
+        self, vlm: VLM, adapter: HallucinationEliminationAdapter | None, *, kind: str, beta: float = 0.5, anchor_weight: float = 1.0
+    ):
+        super().__init__({"student": vlm})
+        if adapter is not None:
+            vlm.model.requires_grad_(False)
+            self.adapter = adapter.requires_grad_(True)
+        self.settings, self.anchor_weight = {"kind": kind, "beta": beta}, anchor_weight
+
+    def forward(self, batch: dict) -> dict[str, LossTerm]:
+        logits = project(self.vlms["student"], answer_hidden(self.vlms["student"], batch, "student")[0])
+        purified, _ = divergence(logits, batch["target"], mask=~batch["anchor"], **self.settings)
+        held, _ = divergence(logits, batch["target"], mask=batch["anchor"], kind="forward_kl")
+        return {"purified": LossTerm(purified), "held": LossTerm(held, self.anchor_weight)}
+
+
+@dataclass(frozen=True)
+class EvolveSettings:
+    """How a model evolves. steps: of the first round; later_steps: of each later one.
+
+    divergence: "reverse_kl", or a control. learner: "adapter" (`rank`, last `layers`, or all if there are fewer), or a control: "lora",
+    of a quarter of that rank in every layer, or "full", every weight of the language model. anchor_weight: of forward KL at anchors.
+    """
+
+    steps: int
+    later_steps: int
+    batch_size: int
+    learning_rate: float
+    divergence: str = "reverse_kl"
+    anchor_weight: float = 3.0
+    learner: str = "adapter"
+    rank: int = 64
+    layers: int = 4
+
+
+@dataclass
+class Evolution:
+    """What was learned. kept: the round that validation keeps; table: one row a round, from 0, of what validation says.
+
+    states: the learner's weights after each round, from 0; history: round -> records of the training; lessons: one a round.
+    The model has the learner of round `kept` in it.
+    """
+
+    vlm: VLM
+    adapter: HallucinationEliminationAdapter | None
+    table: list[dict] = field(default_factory=list)
+    states: list[dict[str, Tensor]] = field(default_factory=list)
+    history: dict[int, list[dict]] = field(default_factory=dict)
+    lessons: list[Lesson] = field(default_factory=list)
+    kept: int = 0
+
+    @property
+    def learner(self) -> nn.Module:
+        return self.vlm.model if self.adapter is None else self.adapter
+
+    def use(self, number: int) -> "Evolution":
+        """Put the weights of round `number` into the learner; returns self."""
+        self.learner.load_state_dict(self.states[number], strict=False)
+        return self
+
+    def save(self, folder: str | Path) -> None:
+        """Write the learner as it is: an adapter's folder, peft's, or a whole model's. peft's files name the base by `vlm.name`."""
+        if self.adapter is not None:
+            self.adapter.save_pretrained(folder)
+        elif hasattr(self.vlm.model, "peft_config"):
+            # peft's README would name the folder that the model was loaded from.
+            self.vlm.core.config._name_or_path = self.vlm.core.name_or_path = self.vlm.name
+            self.vlm.model.save_pretrained(str(folder), save_embedding_layers=False)  # none was trained
+        else:
+            self.vlm.save(folder)
+
+    def _snapshot(self) -> None:
+        learned = {name: p for name, p in self.learner.named_parameters() if p.requires_grad}
+        self.states.append({name: p.detach().clone() for name, p in learned.items()})
+
+
+def new_learner(vlm: VLM, settings: EvolveSettings, *, seed: int) -> HallucinationEliminationAdapter | None:
+    """Put what shall learn into the model; returns the adapter, if it is one. At first the model answers as before.
+
+    Raises UserError for an unknown learner.
+    """
+    if settings.learner not in LEARNERS:
+        raise UserError(f'learner: expected one of {", ".join(LEARNERS)}, got "{settings.learner}"')
+    torch.manual_seed(seed)
+    if settings.learner == "adapter":
+        layers = min(settings.layers, len(decoder_layers(vlm.core)))
+        width = vlm.head.shape[1]
+        return HallucinationEliminationAdapter(width, rank=settings.rank, layers=layers).attach(vlm.model)
+    if settings.learner == "lora":
+        low = LoraConfig(r=max(settings.rank // 4, 1), lora_alpha=max(settings.rank // 2, 1), target_modules=LORA_MODULES)
+        vlm.model = get_peft_model(vlm.model, low)
+        vlm.model.peft_config["default"].base_model_name_or_path = vlm.name
+    else:
+        trainable(vlm)
+    return None
+
+
+def evolve(
+    vlm: VLM,
+    course: Sequence[Lesson | Callable[[Mapping[str, float]], Lesson]],
+    settings: EvolveSettings,
+    *,
+    features: Mapping[str, Encoded],
+    seed: int,
+    validate: Callable[[VLM], Mapping[str, float]] | None = None,
+    title: str = "evolving",
+) -> Evolution:
+    """Learn a course of lessons, one a round. A lesson may be a function, which makes it with the model as it then is.
+
+    features: image_id -> Encoded, of the lessons' pictures. validate: model -> what is found, `kept_by` among it (higher is better);
+    a lesson's function is given what was found last. The first round that is no better than the best before is the last one, and the best is
+    kept (0: the model as it was). Without `validate` every round is learned, and the last one kept.
+    """
+    found = Evolution(vlm, new_learner(vlm, settings, seed=seed))
+    if validate is not None:
+        found.table.append({"round": 0, **validate(vlm)})
+        if "kept_by" not in found.table[0]:
+            raise UserError(f"validate: expected kept_by among what it finds, got {', '.join(found.table[0])}")
+        found._snapshot()
+    for number, lesson in enumerate(course, 1):
+        lesson = lesson if isinstance(lesson, Lesson) else lesson(found.table[-1] if found.table else {})
+        found.lessons.append(lesson)
+        data = lesson.training_set(vlm, features)
+        steps = settings.steps if number == 1 else settings.later_steps
+        schedule = Schedule(steps, settings.batch_size, settings.learning_rate, decay=0.7)
+        step = EvolveStep(vlm, found.adapter, kind=settings.divergence, anchor_weight=settings.anchor_weight)
+        how = {"seed": seed + number, "lengths": data.lengths, "title": title if len(course) == 1 else f"{title}, round {number}"}
+        found.history[number] = train(step, collate_with(data, lesson.targets, lesson.anchors), len(data), schedule, **how)
+        found.kept = number
+        if validate is not None:
+            found.table.append({"round": number, **validate(vlm)})
+            found._snapshot()
+            if found.table[-1]["kept_by"] <= max(row["kept_by"] for row in found.table[:-1]):
+                break
+    if validate is not None:
+        found.kept = max(found.table, key=lambda row: row["kept_by"])["round"]
+        found.use(found.kept)
+    return found

@@ -1,0 +1,95 @@
+"""What objectives are fed: tokenised examples, and each model's features of their pictures."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from hkd_core.common.errors import UserError
+from hkd_core.losses import shared_vocabulary
+from hkd_core.models.vlm import VLM, Encoded
+
+UNLABELLED = -100  # the label of a position whose answer nobody knows; cross-entropy leaves it out
+
+
+class TrainingSet:
+    """Examples tokenised once, for one or more models that share a tokenizer.
+
+    vlms: name -> model. pictures: name -> image_id -> Encoded, that model's features. The first model's are the token ids.
+    An example whose answer is "" has no label: it asks for one token, and only other models can say which.
+    Where heads are padded to different lengths, logits are cut to the shared vocabulary. Raises UserError if tokenizers differ.
+    """
+
+    def __init__(self, vlms: Mapping[str, VLM], examples: Sequence[dict], pictures: Mapping[str, Mapping[str, Encoded]]):
+        self.names, self.examples, self.pictures = list(vlms), list(examples), pictures
+        self.vlm = vlms[self.names[0]]
+        self.vocabulary = min(vlm.head.shape[0] for vlm in vlms.values())
+        for name in self.names[1:]:
+            if vlms[name].tokenizer.get_vocab() == self.vlm.tokenizer.get_vocab() and len(vlms[name].head) == len(self.vlm.head):
+                continue
+            try:
+                shared = shared_vocabulary(self.vlm.tokenizer.get_vocab(), vlms[name].tokenizer.get_vocab())
+            except UserError as error:
+                raise UserError(f"{name} and {self.names[0]}: {error}") from error
+            self.vocabulary = min(self.vocabulary, shared)
+        self.prompts, self.suffixes = [], []
+        known: dict[tuple, tuple[int, list[int]]] = {}  # examples that recur are tokenised once
+        for example in self.examples:
+            # One-symbol answers end with the symbol; free text also learns where to stop.
+            asked = example["prompt"], example["answer"] or None, not example["choices"]
+            if asked not in known:
+                prompt, answer, closed = asked
+                known[asked] = len(self.vlm.suffix(prompt)), self.vlm.suffix(prompt, answer, closed=closed)
+            length, suffix = known[asked]
+            self.prompts.append(length)
+            self.suffixes.append(suffix)
+        self.lengths = [len(suffix) for suffix in self.suffixes]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def collate(self, indices: Sequence[int]) -> dict:
+        """A batch: ids, mask [B, T]; features name -> list; `asked` [B, T] bool, where an answer token comes next; labels [N], UNLABELLED where unknown.
+
+        Counts: `tokens` asked for, `labelled` ones among them, `examples`. `vocabulary`: what `project` cuts heads to; `ids`: names of
+        the examples, for a report.
+        """
+        ids = [self.examples[i]["image_id"] for i in indices]
+        first = self.pictures[self.names[0]]
+        batch = self.vlm.inputs([first[i] for i in ids], [self.suffixes[i] for i in indices])
+        asked = torch.zeros_like(batch["attention_mask"], dtype=torch.bool)
+        following = batch["input_ids"].roll(-1, 1)
+        for row, i in enumerate(indices):
+            end = len(first[ids[row]].prefix) + len(self.suffixes[i])
+            if self.examples[i]["answer"]:
+                asked[row, end - (self.lengths[i] - self.prompts[i]) - 1 : end - 1] = True
+            else:
+                asked[row, end - 1], following[row, end - 1] = True, UNLABELLED
+        batch |= {
+            "features": {name: [self.pictures[name][i].features for i in ids] for name in self.names},
+            "asked": asked,
+            "labels": following[asked],
+            "tokens": int(asked.sum()),
+            "labelled": int((following[asked] != UNLABELLED).sum()),
+            "examples": len(indices),
+            "vocabulary": self.vocabulary,
+            "ids": [f"{self.examples[i]['image_id']} {self.examples[i].get('task', '')}".strip() for i in indices],
+        }
+        return batch
+
+
+def view(batch: dict, name: str) -> dict:
+    """The batch as one of its models takes it."""
+    return batch | {"features": batch["features"][name]}
+
+
+def answer_hidden(vlm: VLM, batch: dict, name: str, **more: object) -> tuple[Tensor, object]:
+    """([N, H] hidden states where an answer token comes next, the decoder's whole output)."""
+    output = vlm.hidden(view(batch, name), **more)
+    return output.last_hidden_state[batch["asked"]], output
+
+
+def project(vlm: VLM, hidden: Tensor, vocabulary: int | None = None) -> Tensor:
+    """[N, V] float32 logits of hidden states [N, H]: only these positions ever meet the head, of which the first `vocabulary` rows."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        return hidden.float() @ vlm.head[:vocabulary].float().T

@@ -1,0 +1,200 @@
+"""The one training loop. What is minimised is an objective plugged into it; what it knows is steps, batches and optimisers.
+
+An objective is a module that holds every model it needs and maps a batch to named parts of the loss. Being a module it
+can be wrapped for many devices; frozen members simply have no parameters that require a gradient.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from hkd_core.common.errors import UserError
+from hkd_core.common.files import write_json, write_text
+from hkd_core.common.precision import fast_dtype
+from hkd_core.common.progress import progress
+from hkd_core.losses import InfiniteDivergence
+from hkd_core.models.vlm import to_device
+from hkd_core.training.muon import Muon
+
+COUNTS = ("tokens", "labelled", "examples")  # of a batch: answer tokens, those with a label, examples
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One term of the loss: `total` summed over the batch, to be divided by the global count of what it is `per`."""
+
+    total: Tensor
+    weight: float = 1.0
+    per: str = "tokens"  # one of COUNTS
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast. learning_rate: the peak, after `warmup` (share of the steps) and before `decay` (share) to 0.
+
+    optimizer: "adamw", or "muon" for the matrices of the layers (arXiv 2502.16982) and AdamW for the rest, which learns the
+    small models' look-up circuits in about two thirds of the steps; the matrices' rate is then `matrix_rate` times higher.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup: float = 0.05
+    decay: float = 0.5
+    weight_decay: float = 0.01
+    accumulate: int = 1
+    clip: float = 1.0
+    optimizer: str = "adamw"
+    matrix_rate: float = 3.0
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step (counted from 0) over the peak."""
+        done = (step + 1) / self.steps
+        return min(1.0, done / max(self.warmup, 1 / self.steps), max(0.0, (1 - done) / self.decay + 1 / self.steps))
+
+
+def make_optimizers(objective: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
+    """Optimisers over what requires a gradient; weight decay on matrices alone. Raises UserError for an unknown one."""
+    if schedule.optimizer not in ("adamw", "muon"):
+        raise UserError(f'optimizer: expected "adamw" or "muon", got "{schedule.optimizer}"')
+    named = [(name, p) for name, p in objective.named_parameters() if p.requires_grad]
+    by_muon = [p for name, p in named if schedule.optimizer == "muon" and p.ndim == 2 and "layers." in name]
+    chosen = {id(p) for p in by_muon}
+    rest = [p for _, p in named if id(p) not in chosen]
+    rate, decay = schedule.learning_rate, schedule.weight_decay
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": decay, "peak": rate},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0, "peak": rate},
+    ]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)]
+    if by_muon:
+        peak = rate * schedule.matrix_rate
+        found.append(Muon([{"params": by_muon, "peak": peak}], lr=peak, weight_decay=decay))
+    return found
+
+
+def shuffled(count: int, batch_size: int, steps: int, seed: int, lengths: Sequence[int] | None = None) -> list[list[int]]:
+    """Index lists of `steps` batches: epochs in random order; with `lengths`, examples of like length share a batch."""
+    generator = torch.Generator().manual_seed(seed)
+    batches: list[list[int]] = []
+    order: list[int] = []
+    while len(batches) < steps:
+        while len(order) < 16 * batch_size:
+            order += torch.randperm(count, generator=generator).tolist()
+        chunk, order = order[: 16 * batch_size], order[16 * batch_size :]
+        if lengths is not None:
+            chunk.sort(key=lambda i: lengths[i])
+        groups = [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+        batches += [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
+    return batches[:steps]
+
+
+def shown(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+def report_step(log: Path | None, title: str, step: int, values: dict, examples: list[int], ids: list[str]) -> Path:
+    """Write what a step that cannot go on was fed, beside the log or under build; returns where."""
+    where = Path(f"{log}.bad.json" if log else f"build/{re.sub('[^a-z0-9]+', '_', title.lower())}.bad.json")
+    parts = {name: str(value) for name, value in values.items()}
+    return write_json(where, {"step": step, "parts": parts, "examples": examples, "ids": ids})
+
+
+def train(
+    objective: nn.Module,
+    collate: Callable[[list[int]], dict],
+    count: int,
+    schedule: Schedule,
+    *,
+    seed: int,
+    lengths: Sequence[int] | None = None,
+    log: Path | None = None,
+    title: str = "training",
+    callback: Callable[[int], None] | None = None,
+    until: float = 0.0,
+) -> list[dict]:
+    """Minimise the objective's parts over `count` examples; returns one record a logged step, also written to `log`.
+
+    collate: indices -> batch, a dict with those COUNTS that the objective's parts are divided by. They are summed over all
+    micro-batches and processes of a step before anything is divided, so that `accumulate` changes nothing.
+    callback: called with the step's number after every step (snapshots, moving averages).
+    until: stop before the last step once the logged sum of parts is below this.
+    Raises UserError if the loss or its gradient is not finite, naming step and parts, before any weight is touched; the offending
+    examples, by place and by id, go to `<log>.bad.json`, or to build/<title>.bad.json without a log.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    mixed = "bf16" if fast_dtype(device) == torch.bfloat16 else "no"
+    accelerator = Accelerator(mixed_precision=mixed, cpu=device == "cpu")
+    torch.manual_seed(seed)
+    trainable = [p for p in objective.parameters() if p.requires_grad]
+    if not trainable:
+        raise UserError(f"{title}: nothing to train: no parameter of the objective requires a gradient")
+    optimizers = make_optimizers(objective, schedule)
+    model, *optimizers = accelerator.prepare(objective, *optimizers)
+    model.train()
+    if count < 1:
+        raise UserError(f"{title}: nothing to train on: no examples")
+    world, rank = accelerator.num_processes, accelerator.process_index
+    batches = shuffled(count, schedule.batch_size, schedule.steps * schedule.accumulate * world, seed, lengths)
+    history: list[dict] = []
+    sums: dict[str, float] = {}
+    every = max(1, schedule.steps // 50)
+    bar = progress(range(schedule.steps), desc=title, unit="step", disable=not accelerator.is_main_process)
+    for step in bar:
+        first = step * schedule.accumulate * world
+        mine = [batches[first + k * world + rank] for k in range(schedule.accumulate)]
+        micro = [to_device(collate(indices), accelerator.device) for indices in mine]
+        known = [name for name in COUNTS if name in micro[0]]
+        local = torch.tensor([[b[name] for name in known] for b in micro], dtype=torch.float64, device=accelerator.device).sum(0)
+        counts = dict(zip(known, accelerator.reduce(local).tolist(), strict=True))
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * schedule.rate(step)
+        values: dict[str, float] = {}
+        for k, batch in enumerate(micro):
+            try:
+                with accelerator.autocast():
+                    parts = model(batch)
+            except InfiniteDivergence as error:
+                where = report_step(log, title, step, values, mine[k], batch.get("ids", []))
+                raise UserError(f"{title}: step {step}: {error}; its examples are in {where}") from error
+            loss = sum(part.weight * part.total / max(counts[part.per], 1) for part in parts.values())
+            for name, part in parts.items():
+                values[name] = values.get(name, 0.0) + float(part.total.detach()) / max(counts[part.per], 1)
+            if not math.isfinite(float(loss.detach())):
+                where = report_step(log, title, step, values, mine[k], batch.get("ids", []))
+                raise UserError(f"{title}: the loss is not finite at step {step} ({shown(values)}); its examples are in {where}")
+            # DDP averages over processes; the counts are global already.
+            accelerator.backward(loss * world)
+        norm = accelerator.clip_grad_norm_(trainable, schedule.clip or math.inf)
+        if not math.isfinite(float(norm)):
+            fed, ids = [i for part in mine for i in part], [name for batch in micro for name in batch.get("ids", [])]
+            where = report_step(log, title, step, values, fed, ids)
+            raise UserError(f"{title}: the gradient is not finite at step {step} ({shown(values)}); its examples are in {where}")
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value
+        if (step + 1) % every == 0:
+            mean = torch.tensor(list(sums.values()), dtype=torch.float64, device=accelerator.device) / every
+            whole = accelerator.reduce(mean).tolist()  # each process has seen its own examples' share of the totals
+            record = {"step": step + 1, **{name: round(value, 6) for name, value in zip(sums, whole, strict=True)}}
+            history.append(record)
+            sums = {}
+            if log is not None and accelerator.is_main_process:
+                write_text(log, "".join(json.dumps(record) + "\n" for record in history))
+            bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in record.items() if name != "step"))
+        if callback is not None:
+            callback(step)
+        if (step + 1) % every == 0 and sum(value for name, value in history[-1].items() if name != "step") < until:
+            break
+    objective.eval()
+    return history
