@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from hkd_core.common.errors import UserError
-from hkd_core.evaluation import margins, oracle, suite, tables
+from hkd_core.evaluation import margins, oracle, suite
 from hkd_core.evaluation import statistics as stats
+from hkd_core.evaluation.benchmarks.mme import mme_counts, mme_score
 from hkd_core.evaluation.chair import chair, mentioned, singular, vocabulary_of
 from hkd_core.evaluation.comparison import compared
 from hkd_core.evaluation.mme import subtask_scores
@@ -209,9 +210,9 @@ def test_answers_to_other_questions_are_not_compared():
         {"image_id": str(i), "prompt": "?", "label": "A", "answer": "A", "choices": ["A", "B"], "benchmark": "task2"}
         for i in range(3)
     ]
-    assert compared(rows, rows, stats.macro_f1, draws=10, seed=0)["difference"] == 0
+    assert compared(rows, rows, "macro_f1", draws=10, seed=0)["difference"] == 0
     with pytest.raises(ValueError, match="answers to the same questions"):
-        compared(rows, rows[::-1], stats.macro_f1, draws=10, seed=0)
+        compared(rows, rows[::-1], "macro_f1", draws=10, seed=0)
 
 
 def test_the_smallest_detectable_difference_is_found_four_times_in_five():
@@ -223,7 +224,7 @@ def test_the_smallest_detectable_difference_is_found_four_times_in_five():
 
 def test_the_controls_ask_about_another_picture_and_about_none(vlm, pictures):
     some = dict(list(pictures.items())[:4])
-    looks = dict(zip(some, encode_all({"": vlm}, list(some.values()))[""], strict=True))
+    features = dict(zip(some, encode_all({"": vlm}, list(some.values()))[""], strict=True))
     row = {
         "task": "pope_adversarial",
         "prompt": "Is there a dog in the image?",
@@ -231,8 +232,8 @@ def test_the_controls_ask_about_another_picture_and_about_none(vlm, pictures):
         "choices": ["Yes", "No"],
         "meta": {},
     }
-    split = suite.Split([row | {"image_id": name} for name in some], looks)
-    answers = suite.yes_no_answers(vlm, split, split, suite.CONTROLS, {}, seed=0)
+    split = suite.Split([row | {"image_id": name} for name in some], features)
+    answers = suite.yes_no_answers(vlm, split, split, suite.CONTROLS)
     margin = {(a["decoding"], a["image_id"]): a["margin"] for a in answers}
     names = list(some)
     assert len({margin["greedy", name] for name in names}) > 1
@@ -242,45 +243,46 @@ def test_the_controls_ask_about_another_picture_and_about_none(vlm, pictures):
 
 
 def test_the_token_audit_finds_what_lies_outside_yes_and_no(vlm):
-    yes, no = suite.yes_no_tokens(vlm)
+    yes, no = suite.answer_tokens(vlm, ["Yes", "No"])
     logits = torch.zeros(2, vlm.head.shape[0])
     logits[0, [yes, no]] = 50.0
-    audit = suite.token_audit(vlm, logits)
+    audit = suite.token_audit(vlm, logits, ["Yes", "No"])
     outside = (logits.shape[1] - 2) / logits.shape[1]
     assert (audit["yes_token"], audit["no_token"]) == ("Yes", "No") and audit["outside_mean"] == pytest.approx(outside / 2)
 
 
 def test_tasks_are_answered_by_every_decoding_and_mapping_shift_also_on_validation(vlm, pictures, examples):
     ids = list(dict.fromkeys(row["image_id"] for row in examples[:12]))
-    looks = dict(zip(ids, encode_all({"": vlm}, [pictures[i] for i in ids])[""], strict=True))
-    val, test = (suite.Split(rows, looks, [looks], "noise", WORDING) for rows in (examples[:6], examples[6:12]))
+    features = dict(zip(ids, encode_all({"": vlm}, [pictures[i] for i in ids])[""], strict=True))
+    val, test = (suite.Split(rows, features, [features], "noise", WORDING) for rows in (examples[:6], examples[6:12]))
     every = ("greedy", "sampling", "contrastive", "msi")
-    answers = suite.task_answers(vlm, val, test, every, {"alpha": 0.0, "beta": 0.0}, seed=0)
+    answers = suite.task_answers(vlm, val, test, every)
     found = {(a["benchmark"], a["decoding"]) for a in answers}
     assert found == {(t, d) for t in suite.TASKS for d in every} | {(f"{t}_val", d) for t in suite.TASKS for d in ("greedy", "msi")}
     of = {d: [a["answer"] for a in answers if (a["benchmark"], a["decoding"]) == ("task1", d)] for d in every}
     assert of["contrastive"] == of["greedy"]  # nothing is taken off
     row = next(r for r in test.examples if r["task"] == "task1")
-    best = int(np.argmax(score_choices(vlm, [row], pictures=[looks[row["image_id"]]])[0]))
+    best = int(np.argmax(score_choices(vlm, [row], pictures=[features[row["image_id"]]])[0]))
     assert of["greedy"][0] == row["choices"][best]
 
 
 def test_drawn_answers_follow_the_probabilities_of_the_choices(vlm, pictures, examples):
     row = next(r for r in examples if r["task"] == "task2")
-    look = encode_all({"": vlm}, [pictures[row["image_id"]]])[""][0]
+    image = encode_all({"": vlm}, [pictures[row["image_id"]]])[""][0]
     rows = [row | {"image_id": str(k)} for k in range(2000)]
-    split = suite.Split(rows, {str(k): look for k in range(2000)})
-    drawn = [a["answer"] for a in suite.task_answers(vlm, split, split, ("sampling",), seed=0) if a["decoding"] == "sampling"]
-    p = np.exp(suite.choice_scores(vlm, [row], [look])[0])
+    split = suite.Split(rows, {str(k): image for k in range(2000)})
+    drawn = [a["answer"] for a in suite.task_answers(vlm, split, split, ("sampling",)) if a["decoding"] == "sampling"]
+    p = np.exp(suite.choice_scores(vlm, [row], [image])[0])
     shares = np.array([drawn.count(choice) / len(drawn) for choice in row["choices"]])
     assert np.abs(shares - p).max() < 0.04
 
 
 def test_an_implausible_answer_loses_by_a_finite_margin(vlm):
-    yes, no = suite.yes_no_tokens(vlm)
+    yes, no = suite.answer_tokens(vlm, ["Yes", "No"])
     logits = torch.zeros(3, vlm.head.shape[0])
     logits[0, no], logits[1, yes], logits[2, [yes, no]] = -torch.inf, -torch.inf, -torch.inf
-    assert suite.margins(vlm, logits).tolist() == [1000, -1000, 0]
+    rows = [{"choices": ["Yes", "No"]}] * 3
+    assert suite.margins(vlm, logits, rows).tolist() == [1000, -1000, 0]
 
 
 def test_the_interval_of_auroc_is_that_of_pictures_drawn_and_counted_by_hand():
@@ -306,9 +308,9 @@ def test_mme_from_counts_is_the_sum_of_its_subtasks():
         for i in range(20)
         for _ in range(2)
     ]
-    counts, _ = tables.mme_counts(rows)
+    counts = mme_counts(rows)
     parts = [[(r["image_id"], r["answer"] == r["label"]) for r in rows if r["subtask"] == s] for s in ("count", "color")]
-    assert float(tables.mme_score(counts.sum(0))) == pytest.approx(sum(subtask_scores(part)["score"] for part in parts))
+    assert float(mme_score(counts.sum(0))) == pytest.approx(sum(subtask_scores(part)["score"] for part in parts))
 
 
 def test_an_oracle_knows_a_groups_lean_from_the_other_half_of_the_pictures():
@@ -321,8 +323,8 @@ def test_an_oracle_knows_a_groups_lean_from_the_other_half_of_the_pictures():
     half = oracle.halves(pictures)
     assert all(len({h for p, h in zip(pictures, half, strict=True) if p == name}) == 1 for name in set(pictures))
     assert half.sum() == 400
-    freed = oracle.less_constant(oracle.less_groups(values, labels, groups, half, weight=0.1), labels, half)
-    bound = oracle.less_constant(values, labels, half)
+    freed = oracle.minus_constant(oracle.minus_group_constants(values, labels, groups, half, weight=0.1), labels, half)
+    bound = oracle.minus_constant(values, labels, half)
     assert np.mean((freed > 0) == labels) == 1 > 0.8 > np.mean((bound > 0) == labels)
 
 
@@ -331,7 +333,7 @@ def test_an_oracle_never_uses_the_labels_of_its_own_half():
     labels, half, groups = rng.integers(0, 2, 60), np.arange(60) % 2 == 0, list("abc" * 20)
     values = rng.normal(size=60) + 2 * labels
     others = np.where(half, np.roll(labels, 2), labels)
-    for change in (oracle.less_constant, lambda v, y, h: oracle.less_groups(v, y, groups, h)):
+    for change in (oracle.minus_constant, lambda v, y, h: oracle.minus_group_constants(v, y, groups, h)):
         before, after = change(values, labels, half), change(values, others, half)
         assert np.array_equal(before[half], after[half]) and not np.array_equal(before[~half], after[~half])
 
@@ -339,6 +341,6 @@ def test_an_oracle_never_uses_the_labels_of_its_own_half():
 def test_a_groups_constant_by_hand():
     values, labels = np.array([1.0, 3.0, -2.0, 4.0, 0.0, 0.0]), np.array([1, 1, 0, 0, 1, 0])
     groups, half = ["a", "a", "a", "b", "a", "c"], np.array([False] * 4 + [True] * 2)
-    freed = oracle.less_groups(values, labels, groups, half, weight=1)
+    freed = oracle.minus_group_constants(values, labels, groups, half, weight=1)
     # Yes: (1 + 3 + their mean 2) / 3, no: (-2 + the mean of -2 and 4) / 2; "c" is not in the other half: the means of all, 2 and 1.
     assert freed[4:] == pytest.approx([-((1 + 3 + 2) / 3 + (-2 + 1) / 2) / 2, -(2 + 1) / 2])
