@@ -1,4 +1,4 @@
-"""What several seeds say together: each is a study of its own, with other pictures and other base models (our choice)."""
+"""What several seeds say together. Each seed is a whole study, with other images and other base models (our choice)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,20 @@ from scipy.stats import binomtest, t
 
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import read_text
+from hkd_core.evaluation.results import markdown
 from hkd_core.evaluation.statistics import holm
+
+# Columns of the table of means: title -> (benchmark, metric, digits).
+COLUMNS = {
+    "task 1": ("task1", "macro_f1", 3),
+    "task 2": ("task2", "macro_f1", 3),
+    "POPE random": ("pope_random", "f1", 3),
+    "popular": ("pope_popular", "f1", 3),
+    "adversarial": ("pope_adversarial", "f1", 3),
+    "CHAIR_i, %": ("chair", "chair_i", 1),
+    "recall, %": ("chair", "recall", 1),
+    "MME": ("mme", "score", 0),
+}
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -51,9 +64,9 @@ def summary(rows: pd.DataFrame, keys: Sequence[str], value: str) -> pd.DataFrame
 
 
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
-    """`summary` of comparisons (see comparison.FIELDS), with all seeds' answers fixed and broken, and a sign test over all their pictures.
+    """`summary` of comparisons (see comparison.FIELDS), with all seeds' answers fixed and broken, and a sign test over all their images.
 
-    The interval says what another seed would give; the test, adjusted within each benchmark's family (Holm), speaks of these seeds' models.
+    The interval says what another seed would give. The test, adjusted within each benchmark's family (Holm), is about these seeds' models.
     """
     keys = ["family", "question", "a", "b", "benchmark"]
     found = summary(rows, keys, "difference")
@@ -63,3 +76,44 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
     found["p"] = [float(binomtest(a, n).pvalue) if n else 1.0 for a, n in zip(found.better, changed, strict=True)]
     found["p_holm"] = found.groupby(["benchmark", "family"], sort=False).p.transform(lambda p: pd.Series(holm(list(p)), p.index))
     return found.assign(p=[float(f"{p:.4g}") for p in found.p], p_holm=found.p_holm.round(4))
+
+
+def claim_rows(changes: pd.DataFrame, claims: Sequence[tuple[str, str, str]], benchmarks: Sequence[str]) -> list[dict[str, pd.Series]]:
+    """For each claim (a, b, text): benchmark -> its row of `differences`."""
+    rows = changes.set_index(["a", "b", "benchmark"])
+    return [{benchmark: rows.loc[[(a, b, benchmark)]].iloc[0] for benchmark in benchmarks} for a, b, _ in claims]
+
+
+def seeds_markdown(values: pd.DataFrame, outcomes: pd.DataFrame, changes: pd.DataFrame) -> str:
+    """Three Markdown tables: means and deviations of every way of answering, goals, comparisons.
+
+    values, changes: `summary` of results and `differences`; outcomes: `gathered` goals.
+    """
+    seeds = [column for column in values if column.startswith("seed_")]
+    titles = [name.replace("_", " ") for name in seeds]
+    index = values.set_index(["model", "decoding", "benchmark", "metric"])
+
+    def cell(*key: str, digits: int) -> str:
+        return f"{index.loc[key, 'mean']:.{digits}f} ± {index.loc[key, 'sd']:.{digits}f}" if key in index.index else ""
+
+    means = [
+        [
+            f"`{model}`" + ("" if decoding == "greedy" else f" + {decoding}"),
+            *(cell(model, decoding, benchmark, metric, digits=digits) for benchmark, metric, digits in COLUMNS.values()),
+        ]
+        for model, decoding in dict.fromkeys(zip(values.model, values.decoding, strict=True))
+    ]
+    met = outcomes[outcomes.met == "yes"].groupby("check").seed.count()
+    goals = [
+        [row.check, f"{row['mean']:.3f}", *(f"{row[seed]:.3f}" for seed in seeds), f"{met.get(row.check, 0)} of {len(seeds)} seeds"]
+        for _, row in summary(outcomes, ["check"], "value").iterrows()
+    ]
+    compared = [
+        [row.question, row.a, row.b, row.benchmark, f"{row['mean']:+.3f}", f"{row.low:+.3f} to {row.high:+.3f}"]
+        + [f"{row[seed]:+.3f}" for seed in seeds]
+        + [f"{row.fixed} / {row.broken}", "< 0.0001" if row.p_holm < 1e-4 else f"{row.p_holm:.4f}"]
+        for _, row in changes.iterrows()
+    ]
+    head = ["question", "first", "second", "benchmark", "mean", "95 %, over seeds", *titles, "fixed / broken", "p, Holm"]
+    tables = (["model", *COLUMNS], means), (["check", "mean", *titles, "met by"], goals), (head, compared)
+    return "\n".join(markdown(*table) for table in tables)

@@ -14,7 +14,7 @@ from hkd_core.evaluation.suite import Settings, Split, answers_of
 from hkd_core.evaluation.tables import table_rows
 from hkd_core.inference.views import distorted_views
 from hkd_core.models import load_vlm
-from hkd_core.models.vlm import encode_all
+from hkd_core.models.vlm import VLM, encode_all
 
 CODE = [Path(hkd_core.__path__[0]) / room for room in ("evaluation", "hkd", "inference", "models", "seed")]  # what answers depend on
 
@@ -61,6 +61,18 @@ def evaluate(
     return {system.name: found[system.name] for system in systems}
 
 
+def load_split(
+    vlm: VLM, data: Data, name: str, examples: Sequence[dict] | None = None, *, distorted: bool = False, seed: int = 0
+) -> Split:
+    """The split ("val" or "test") as the model sees it. distorted: also the views of `data.distortion`; seed: of these."""
+    shown = load_pictures(data.folder / name)
+    clean = encode_all({"": vlm}, shown)[""]
+    view, strength = data.distortion
+    views = distorted_views(vlm, shown, clean, view, strength, seed=seed) if distorted else []
+    features, *several = (dict(zip(shown.ids, images, strict=True)) for images in (clean, *views))
+    return Split(examples or load_examples(data.folder / f"examples_{name}"), features, several, view, data.wording)
+
+
 def evaluate_one(
     system: System, data: Data, examples: Mapping[str, list[dict]], settings: Settings, bootstrap: int, kept: Path
 ) -> Evaluated:
@@ -68,17 +80,9 @@ def evaluate_one(
     vlm = load_vlm(system.folder, adapter=system.adapter)
 
     def ask() -> list[dict]:
-        pictures = {split: load_pictures(data.folder / split) for split in ("val", "test")}
-        clean = {split: encode_all({"": vlm}, shown)[""] for split, shown in pictures.items()}
-        splits = {}
-        for split, shown in pictures.items():
-            view, strength = data.distortion
-            views = []
-            if "contrastive" in system.decodings:
-                views = distorted_views(vlm, shown, clean[split], view, strength, seed=settings.seed)
-            features, *distorted = (dict(zip(shown.ids, images, strict=True)) for images in (clean[split], *views))
-            splits[split] = Split(examples[split], features, distorted, view, data.wording)
-        return answers_of(vlm, splits["val"], splits["test"], system.decodings, settings)
+        how = {"distorted": "contrastive" in system.decodings, "seed": settings.seed}
+        val, test = (load_split(vlm, data, name, examples[name], **how) for name in ("val", "test"))
+        return answers_of(vlm, val, test, system.decodings, settings)
 
     models = [folder for folder in (system.folder, system.adapter) if folder]
     seen = [data.folder / part for part in ("val", "test", "examples_val", "examples_test")]

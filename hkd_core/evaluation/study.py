@@ -12,20 +12,18 @@ VALIDATION_TASKS = (("task1_val", "macro_f1"), ("task2_val", "macro_f1"))
 VALIDATION_POPE = (("pope_adversarial_val", "f1"),)
 GREEDY, SEED = "base_medium greedy", "seed_medium greedy"
 
-# Other ways to evolve the medium model: SEED's controls.
-CONTROLS = tuple(
-    f"{name} greedy"
-    for name in (
-        "self_distilled_medium",
-        "shift_distilled_medium",
-        "seed_medium_round_1",
-        "seed_medium_forward_kl",
-        "seed_medium_jsd",
-        "seed_medium_skewed",
-        "seed_medium_lora",
-        "seed_medium_full",
-    )
+# SEED's controls: the medium model, evolved in other ways.
+EVOLVED = (
+    "self_distilled_medium",
+    "shift_distilled_medium",
+    "seed_medium_round_1",
+    "seed_medium_forward_kl",
+    "seed_medium_jsd",
+    "seed_medium_skewed",
+    "seed_medium_lora",
+    "seed_medium_full",
 )
+CONTROLS = tuple(f"{name} greedy" for name in EVOLVED)
 DECODED = ("base_medium sampling", "base_medium contrastive")
 
 LARGE = "does the distilled small model beat the large one tuned directly?"
