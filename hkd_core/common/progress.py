@@ -8,7 +8,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from tqdm import tqdm
 
@@ -62,9 +62,8 @@ def lines_of_jobs(count: int) -> Iterator[None]:
 class Progress:
     """How far a loop is. Iterate over it, or call `update`; `close` comes by itself at the end of either."""
 
-    def __init__(self, iterable: Iterable | None, total: int | None, desc: str, unit: str, leave: bool, disable: bool):
-        self.iterable, self.desc, self.unit, self.leave, self.disable = iterable, desc, unit, leave, disable
-        self.total = len(iterable) if total is None and hasattr(iterable, "__len__") else total
+    def __init__(self, iterable: Iterable, total: int, desc: str, unit: str, leave: bool, disable: bool):
+        self.iterable, self.total, self.desc, self.unit, self.leave, self.disable = iterable, total, desc, unit, leave, disable
         self.width = columns()
         self.every = 0.5 if self.width else 30.0  # seconds between two lines
         self.done, self.postfix = 0, ""
@@ -86,9 +85,11 @@ class Progress:
 
     def line(self) -> str:
         """For instance "pyramid:  40%|####      | 120/300 [00:31<00:46, 3.90step/s, kd 0.412]"; without the bar if plain."""
-        how = {"prefix": self.desc, "unit": self.unit, "postfix": self.postfix or None}
-        columns = min(self.width - 1, 120) if self.width else 0
-        return tqdm.format_meter(self.done, self.total, time.monotonic() - self.began, ncols=columns, ascii=True, **how)
+        width = min(self.width - 1, 120) if self.width else 0
+        elapsed = time.monotonic() - self.began
+        return tqdm.format_meter(
+            self.done, self.total, elapsed, ncols=width, ascii=True, prefix=self.desc, unit=self.unit, postfix=self.postfix
+        )
 
     def show(self) -> None:
         self.shown = time.monotonic()
@@ -114,13 +115,7 @@ class Progress:
 
 
 def progress(
-    iterable: Iterable | None = None,
-    *,
-    desc: str,
-    unit: str,
-    total: int | None = None,
-    leave: bool = True,
-    disable: bool = False,
+    iterable: Sequence = (), *, desc: str, unit: str, total: int = 0, leave: bool = True, disable: bool = False
 ) -> Progress:
-    """A loop's progress on stderr. desc: what is being done; unit: of what; total: how many, if `iterable` has no length."""
-    return Progress(iterable, total, desc, unit, leave, disable)
+    """A loop's progress on stderr. desc: what it does; unit: to what; total: how many, where nothing is iterated over."""
+    return Progress(iterable, total or len(iterable), desc, unit, leave, disable)

@@ -11,20 +11,20 @@ import numpy as np
 import torch
 
 from hkd_core.data.wording import Wording
-from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.registry import BENCHMARKS, tasks_of
 from hkd_core.hkd.mapping_shift import Prior, average, content_kinds, fit_prior, shifted
 from hkd_core.inference.contrast import isolate, purify
-from hkd_core.inference.generation import generate
+from hkd_core.inference.generation import contrastive, generate
+from hkd_core.inference.margins import best_shift
 from hkd_core.inference.scoring import answer_logits, choice_tokens, prior_logits, score_choices
-from hkd_core.inference.views import FREE_TEXT_VIEWS
-from hkd_core.models.vlm import VLM, Encoded, distinct_pictures, encode_all
-from hkd_core.seed.self_verification import affirmed, evidence, name_starts
+from hkd_core.inference.views import FREE_TEXT_VIEWS, Features, with_ids
+from hkd_core.models.vlm import VLM, Encoded
+from hkd_core.seed.self_verification import affirmed, evidence, name_starts, self_verifying
 
 TASKS = tasks_of("choices")
 CONTROLS = ("other_picture", "no_picture")  # what a model answers without looking
 FITTED_ON = "pope_adversarial"  # the validation questions that the constants of yes/no decodings are fitted on
-Features = Mapping[str, Encoded]  # image_id -> an image as the model takes it
+Encodings = Mapping[str, Encoded]  # image_id -> an image as the model takes it
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Split:
     """Examples of validation or test, with the features of their images: clean and, if asked, distorted (one mapping a view)."""
 
     examples: Sequence[dict]
-    features: Features
-    distorted: Sequence[Features] = ()
+    features: Encodings
+    distorted: Sequence[Encodings] = ()
     view: str = ""  # of `distorted`, one of views.VIEWS
     wording: Wording = field(default_factory=Wording)
 
@@ -61,12 +61,8 @@ class Split:
 
 def split_of(vlm: VLM, examples: Sequence[dict], task: str, wording: Wording | None = None) -> Split:
     """Your own examples (image, prompt, choices, answer; more if known) as a split of one task. Each image is encoded once."""
-    images, places = distinct_pictures(examples)
-    encoded = encode_all({"": vlm}, images)[""]
-    ids = [f"{place:06}" for place in places]
-    rows = [{"meta": {}, "image_id": i} | row | {"task": task} for i, row in zip(ids, examples, strict=True)]
-    features = {row["image_id"]: encoded[place] for row, place in zip(rows, places, strict=True)}
-    return Split(rows, features, wording=wording or Wording())
+    rows = [{"meta": {}} | row | {"task": task} for row in with_ids(examples)]
+    return Split(rows, Features.of_examples(vlm, examples).clean, wording=wording or Wording())
 
 
 @dataclass(frozen=True)
@@ -215,7 +211,7 @@ def yes_no_answers(
     if held:
         clean_val, both_val = both_ways(vlm, val, held, negated=negated)
         greedy_val = margins(vlm, clean_val, held)
-        found["shift"] = found["greedy"] - stats.best_shift(greedy_val, truth)
+        found["shift"] = found["greedy"] - best_shift(greedy_val, truth)
     if "sampling" in decodings:
         rng = np.random.default_rng(settings.seed)
         found["sampling"] = found["greedy"] - np.log(1 / rng.random(len(rows)) - 1)
@@ -223,12 +219,12 @@ def yes_no_answers(
         found["contrastive"] = margins(vlm, purged(clean, yes_no_logits(vlm, test, rows, "distorted"), settings), rows)
         if held:
             purged_val = margins(vlm, purged(clean_val, yes_no_logits(vlm, val, held, "distorted"), settings), held)
-            found["contrastive_shift"] = found["contrastive"] - stats.best_shift(purged_val, truth)
+            found["contrastive_shift"] = found["contrastive"] - best_shift(purged_val, truth)
     for control in (name for name in CONTROLS if name in decodings):
         found[control] = margins(vlm, yes_no_logits(vlm, test, rows, control), rows)
     if negated and held:
-        found_val = {"greedy": greedy_val, "shift": greedy_val - stats.best_shift(greedy_val, truth)}
-        constant = stats.best_shift(both_val, truth)
+        found_val = {"greedy": greedy_val, "shift": greedy_val - best_shift(greedy_val, truth)}
+        constant = best_shift(both_val, truth)
         found_val["msi"], found["msi"] = both_val - constant, both - constant
     return [
         record(row, decoding, row["choices"][0 if margin > 0 else 1], margin)
@@ -239,7 +235,7 @@ def yes_no_answers(
 
 
 def purged(clean: torch.Tensor, prior: torch.Tensor, settings: Settings) -> torch.Tensor:
-    return purify(clean, prior, alpha=settings.alpha, beta=settings.cutoff)
+    return purify(clean, prior, alpha=settings.alpha, cutoff=settings.cutoff)
 
 
 # Choices
@@ -312,13 +308,13 @@ def caption_answers(
     if "sampling" in decodings:
         how["sampling"] = {"temperature": 1.0, "seed": settings.seed}
     if "contrastive" in decodings:
-        contrast = {"contrast": test.views(rows)[:FREE_TEXT_VIEWS], "kind": test.view}
-        how["contrastive"] = contrast | {"alpha": settings.text_alpha, "beta": settings.text_cutoff}
+        strength = {"alpha": settings.text_alpha, "cutoff": settings.text_cutoff}
+        how["contrastive"] = {"processor": contrastive(vlm, test.views(rows)[:FREE_TEXT_VIEWS], test.view, **strength)}
     if "asked" in decodings:
         starts = name_starts(vlm, settings.names)
         logp = affirmed(vlm, settings.names, pictures, test.wording, shift=settings.shift)
         weights = evidence(logp, starts, vlm.head.shape[0], gamma=settings.gamma)
-        how["asked"] = {"evidence": weights, "starts": starts, "beta": settings.asked_cutoff}
+        how["asked"] = {"processor": self_verifying(weights, starts, cutoff=settings.asked_cutoff)}
     found = []
     for decoding, chosen in how.items():
         title = f"captions, {decoding}"
