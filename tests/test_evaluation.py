@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from hkd_core.common.errors import UserError
-from hkd_core.evaluation import margins, oracle, suite
+from hkd_core.evaluation import margins, oracle, study, suite, tables
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.benchmarks.mme import mme_counts, mme_score
 from hkd_core.evaluation.chair import chair, mentioned, singular, vocabulary_of
-from hkd_core.evaluation.comparison import compared
+from hkd_core.evaluation.comparison import Comparison, compare_all, compared
 from hkd_core.evaluation.mme import subtask_scores
 from hkd_core.evaluation.pope import SPLITS, build_questions
+from hkd_core.evaluation.registry import BENCHMARKS
+from hkd_core.evaluation.results import Results, markdown, save
 from hkd_core.inference.scoring import score_choices
 from hkd_core.models.vlm import encode_all
 from hkd_core.world.wording import WORDING
@@ -344,3 +346,123 @@ def test_a_groups_constant_by_hand():
     freed = oracle.minus_group_constants(values, labels, groups, half, weight=1)
     # Yes: (1 + 3 + their mean 2) / 3, no: (-2 + the mean of -2 and 4) / 2; "c" is not in the other half: the means of all, 2 and 1.
     assert freed[4:] == pytest.approx([-((1 + 3 + 2) / 3 + (-2 + 1) / 2) / 2, -(2 + 1) / 2])
+
+
+def yes_no_rows(seed=0, n=60, task="pope_random"):
+    """Answers to yes/no questions about 20 images, with margins."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 2, n)
+    values = np.round(rng.normal(truth - 0.3, 1.0), 2)
+    words = ("No", "Yes")
+    row = {"benchmark": task, "decoding": "greedy", "choices": ["Yes", "No"], "prompt": "?", "subtask": "color"}
+    return [
+        row | {"image_id": f"p{i // 3}", "label": words[t], "answer": words[int(m > 0)], "margin": float(m)}
+        for i, (t, m) in enumerate(zip(truth, values, strict=True))
+    ]
+
+
+def test_a_tables_numbers_are_scikit_learns():
+    answers = yes_no_rows()
+    truth, given = ([a[key] == "Yes" for a in answers] for key in ("label", "answer"))
+    found = {key[-1]: value for key, value in tables.values_of(tables.table_rows("m", answers, draws=20)).items()}
+    margin = [a["margin"] for a in answers]
+    assert found["f1"] == pytest.approx(sk.f1_score(truth, given), abs=1e-4)
+    assert found["accuracy"] == pytest.approx(sk.accuracy_score(truth, given), abs=1e-4)
+    assert found["auroc"] == pytest.approx(sk.roc_auc_score(truth, margin), abs=1e-4)
+    assert found["average_precision"] == pytest.approx(sk.average_precision_score(truth, margin), abs=1e-4)
+    assert found["yes_ratio"] == pytest.approx(np.mean(given), abs=1e-4)
+
+
+def test_answers_on_validation_have_accuracy_and_macro_f1_alone():
+    rows = tables.table_rows("m", yes_no_rows(task="pope_adversarial_val"), draws=20)
+    assert {(row["benchmark"], row["metric"]) for row in rows} == {("pope_adversarial_val", m) for m in ("accuracy", "macro_f1")}
+
+
+def test_answerers_that_never_look_score_what_is_known_of_them():
+    answers = yes_no_rows() + yes_no_rows(task="mme")
+    row = {"benchmark": "task2", "decoding": "greedy", "choices": ["true", "false", "unclear"], "prompt": "?", "answer": "true"}
+    answers += [row | {"image_id": str(i), "label": label} for i, label in enumerate(["false", "false", "true", "unclear"])]
+    answers.append({"benchmark": "caption", "decoding": "greedy", "image_id": "p", "label": "", "answer": "a dog", "objects": ["cup"]})
+    found = tables.values_of(tables.degenerate_rows(answers, names=NAMES))
+    yes = np.mean([a["label"] == "Yes" for a in answers[:60]])
+    assert found["all_yes", "greedy", "pope_random", "f1"] == pytest.approx(2 * yes / (1 + yes), abs=1e-4)
+    assert found["all_no", "greedy", "pope_random", "accuracy"] == pytest.approx(1 - yes, abs=1e-4)
+    assert found["all_no", "greedy", "pope_random", "yes_ratio"] == 0
+    same = [{a["label"] for a in answers[60:120] if a["image_id"] == f"p{i}"} == {"Yes"} for i in range(20)]
+    assert found["all_yes", "greedy", "mme", "score"] == pytest.approx(100 * yes + 100 * np.mean(same), abs=1e-3)
+    assert found["most_frequent", "greedy", "task2", "accuracy"] == 0.5
+    assert found["silent", "greedy", "chair", "chair_i"] == 0 == found["silent", "greedy", "chair", "recall"]
+
+
+def test_captions_are_compared_by_ratios_of_sums_and_by_images_that_got_better():
+    def captions(*texts):
+        row = {"benchmark": "caption", "label": "", "prompt": "?", "objects": ["dog", "cup"]}
+        return [row | {"decoding": "greedy", "image_id": str(i), "answer": text} for i, text in enumerate(texts)]
+
+    mine, other = captions("a dog", "a dog and a cup", "a car"), captions("a dog and a car", "a dog", "a car and a tree")
+    wrong = compared(mine, other, "chair_i", names=NAMES, draws=50, seed=0)
+    assert wrong["difference"] == pytest.approx(100 * (1 / 4 - 3 / 5)) and (wrong["better"], wrong["worse"]) == (1, 0)
+    recall = compared(mine, other, "recall", names=NAMES, draws=50, seed=0)
+    assert recall["difference"] == pytest.approx(100 * (3 / 6 - 2 / 6), abs=1e-3) and (recall["better"], recall["worse"]) == (1, 0)
+
+
+def test_holm_adjusts_within_one_family_of_one_benchmark():
+    answers = {"a": yes_no_rows(0), "b": [row | {"answer": "Yes"} for row in yes_no_rows(0)]}
+    asked = [Comparison(q, "a greedy", "b greedy", "pope_random", "f1", family) for q, family in (("1", "x"), ("2", "x"), ("3", "y"))]
+    first, second, third = compare_all(asked, answers, draws=20, seed=0)
+    assert first["p_holm"] == second["p_holm"] == pytest.approx(min(1, 2 * first["p"]), abs=1e-4)
+    assert third["p_holm"] == pytest.approx(third["p"], abs=1e-4)
+    with pytest.raises(ValueError, match="answers to the same questions"):
+        compare_all([Comparison("?", "a greedy", "c greedy", "pope_random", "f1")], answers, draws=20, seed=0)
+
+
+def test_every_comparison_names_a_metric_of_its_benchmark_and_every_claim_is_a_comparison():
+    asked = study.comparisons(["hkd_small"])
+    by_task = {benchmark.task: benchmark for benchmark in BENCHMARKS.values()}
+    assert all(c.metric in by_task[c.benchmark.removesuffix("_val")].metrics for c in asked)
+    pairs = {(c.a, c.b) for c in asked}
+    assert all((a, b) in pairs for _, claims in study.CLAIMS.values() for a, b, _ in claims)
+
+
+def test_an_image_a_prompt_choices_and_an_answer_are_enough(vlm, pictures):
+    images = list(pictures.values())[:6]
+    rows = [
+        {"image": image, "prompt": f"Is there a {name} in the image?", "choices": ["Yes", "No"], "answer": answer}
+        for image in images
+        for name, answer in (("dog", "Yes"), ("cup", "No"))
+    ]
+    val, test = suite.split_of(vlm, rows[:6], "pope_random"), suite.split_of(vlm, rows[6:], "pope_random")
+    answers = suite.answers_of(vlm, val, test, ("greedy", "shift", "msi", "no_picture"))
+    margin = {d: [a["margin"] for a in answers if (a["benchmark"], a["decoding"]) == ("pope_random", d)] for d in ("greedy", "shift", "msi")}
+    assert len(test.features) == 3 and len(margin["greedy"]) == 6
+    # No wording says what the opposite question is, so of mapping shift the fitted constant is left.
+    assert margin["msi"] == margin["shift"]
+    alone = suite.answers_of(vlm, None, test, ("greedy", "shift", "msi"))
+    assert {a["decoding"] for a in alone} == {"greedy"} and [a["margin"] for a in alone] == margin["greedy"]
+    chosen = [row | {"choices": ["dog", "cup", "no"], "answer": "cup"} for row in rows]
+    answers = suite.answers_of(vlm, None, suite.split_of(vlm, chosen, "task2"), ("greedy",))
+    best = [row["choices"][int(np.argmax(scores))] for row, scores in zip(chosen, score_choices(vlm, chosen), strict=True)]
+    assert [a["answer"] for a in answers] == best
+
+
+def test_an_unknown_decoding_is_named(vlm):
+    with pytest.raises(UserError, match='got "greddy"'):
+        suite.answers_of(vlm, None, suite.Split([], {}), ("greddy",))
+
+
+def test_what_is_saved_is_read_again(tmp_path):
+    answers = {"a": yes_no_rows(0), "b": yes_no_rows(1)}
+    rows = [row for name, given in answers.items() for row in tables.table_rows(name, given, draws=20)]
+    asked = [Comparison("better?", "a greedy", "a greedy", "pope_random", "f1")]
+    goals = [{"check": "a goal", "value": 1.0, "met": "yes"}]
+    save(tmp_path, rows, compare_all(asked, answers, draws=20, seed=0), goals, answers, {"a": 5, "b": 7})
+    found = Results.load(tmp_path)
+    assert found.answers_of("b greedy", "pope_random") == [{"model": "b"} | row for row in answers["b"]]
+    value = tables.values_of(rows)
+    assert found.values("pope_random", "f1", ["b greedy", "a greedy"]) == [value[m, "greedy", "pope_random", "f1"] for m in "ba"]
+    assert found.there(["a greedy", "a shift"]) == ["a greedy"]
+    wrong = [a for a in answers["a"] if a["label"] == "No" and a["answer"] == "Yes"]
+    rate = found.error_rates("a greedy", "pope_random", "No", lambda answer: answer["prompt"])
+    assert rate == {"?": pytest.approx(len(wrong) / sum(a["label"] == "No" for a in answers["a"]))}
+    assert list(found.reader_table("pope").model) == ["a", "b"]
+    assert markdown(["x", "y"], [[1, 2]]) == "| x | y |\n|---|---|\n| 1 | 2 |\n"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from hkd_core.common.errors import UserError
 from hkd_core.data.wording import Wording
 from hkd_core.evaluation.registry import BENCHMARKS, tasks_of
 from hkd_core.hkd.mapping_shift import Prior, average, content_kinds, fit_prior, shifted
@@ -23,6 +24,7 @@ from hkd_core.seed.self_verification import affirmed, evidence, name_starts, sel
 
 TASKS = tasks_of("choices")
 CONTROLS = ("other_picture", "no_picture")  # what a model answers without looking
+DECODINGS = ("greedy", "shift", "sampling", "contrastive", "msi", "asked", *CONTROLS)
 FITTED_ON = "pope_adversarial"  # the validation questions that the constants of yes/no decodings are fitted on
 Encodings = Mapping[str, Encoded]  # image_id -> an image as the model takes it
 
@@ -101,12 +103,21 @@ class Settings:
 
 
 def answers_of(
-    vlm: VLM, val: Split, test: Split, decodings: Sequence[str], settings: Settings, benchmarks: Sequence[str] = tuple(BENCHMARKS)
+    vlm: VLM,
+    val: Split | None,
+    test: Split,
+    decodings: Sequence[str] = ("greedy",),
+    settings: Settings | None = None,
+    benchmarks: Sequence[str] = tuple(BENCHMARKS),
 ) -> list[dict]:
     """The model's answers (see `record`) to all benchmarks that have examples, under each decoding. "greedy" is always one.
 
-    Decodings: "greedy", "shift", "sampling", "contrastive", "msi", "asked" and CONTROLS; a form does those that it knows.
+    decodings: of DECODINGS; a form does those that it knows. val: what constants are fitted on; without it, decodings that need one are
+    left out. Raises UserError for an unknown decoding.
     """
+    if unknown := [name for name in decodings if name not in DECODINGS]:
+        raise UserError(f'decoding: expected one of {", ".join(DECODINGS)}, got "{unknown[0]}"')
+    val, settings = val or Split([], {}), settings or Settings()
     found = []
     for form, ask in FORMS.items():
         tasks = tuple(BENCHMARKS[name].task for name in benchmarks if BENCHMARKS[name].form == form)
@@ -246,7 +257,7 @@ def task_answers(
 ) -> list[dict]:
     """Answers among choices: the most probable, one drawn, the most probable of the contrast, and under MSI.
 
-    Under MSI also validation's answers, plain and shifted, as "task1_val" and so on.
+    Under MSI, which needs validation examples, also their answers, plain and shifted, as "task1_val" and so on.
     """
     settings = settings or Settings()
     found = []
@@ -262,7 +273,7 @@ def task_answers(
             views = [torch.as_tensor(choice_scores(vlm, rows, view)) for view in test.views(rows)]
             scores["contrastive"] = purged(torch.as_tensor(clean), isolate(views, test.view), settings).numpy()
         scores_val = {}
-        if "msi" in decodings:
+        if "msi" in decodings and held:
             scores_val = {"greedy": choice_scores(vlm, held, val.pictures(held)), "msi": shifted_scores(vlm, val, held)}
             prior = prior_of(vlm, val, held, scores_val["msi"])
             scores["msi"] = shifted_scores(vlm, test, rows)
