@@ -15,10 +15,12 @@ from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.benchmarks.mme import mme_counts, mme_score
 from hkd_core.evaluation.chair import chair, mentioned, singular, vocabulary_of
 from hkd_core.evaluation.comparison import Comparison, compare_all, compared
+from hkd_core.evaluation.markdown import markdown
 from hkd_core.evaluation.mme import subtask_scores
+from hkd_core.evaluation.over_seeds import CLAIMS
 from hkd_core.evaluation.pope import SPLITS, build_questions
 from hkd_core.evaluation.registry import BENCHMARKS
-from hkd_core.evaluation.results import Results, markdown, save
+from hkd_core.evaluation.results import Results, save
 from hkd_core.inference.scoring import score_choices
 from hkd_core.models.vlm import encode_all
 from hkd_core.world.wording import WORDING
@@ -421,7 +423,7 @@ def test_every_comparison_names_a_metric_of_its_benchmark_and_every_claim_is_a_c
     by_task = {benchmark.task: benchmark for benchmark in BENCHMARKS.values()}
     assert all(c.metric in by_task[c.benchmark.removesuffix("_val")].metrics for c in asked)
     pairs = {(c.a, c.b) for c in asked}
-    assert all((a, b) in pairs for _, claims in study.CLAIMS.values() for a, b, _ in claims)
+    assert all((a, b) in pairs for _, claims in CLAIMS.values() for a, b, _ in claims)
 
 
 def test_an_image_a_prompt_choices_and_an_answer_are_enough(vlm, pictures):

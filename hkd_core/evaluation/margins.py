@@ -8,8 +8,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from hkd_core.inference.margins import auroc as auroc
-from hkd_core.inference.margins import auroc_interval as auroc_interval
+from hkd_core.common.margins import auroc as auroc
+from hkd_core.common.margins import auroc_interval as auroc_interval
 
 
 def yes_probability(margins: Sequence[float]) -> np.ndarray:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from hkd_core.common.files import read_text, write_csv, write_json, write_text
 from hkd_core.evaluation import comparison, tables
+from hkd_core.evaluation.markdown import markdown
 
 # Tables for readers: name -> their benchmarks and what is shown of each.
 READER_TABLES = {
@@ -89,12 +90,6 @@ class Results:
         return part.reindex([key for key in order if key in part.index]).fillna("").reset_index()
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table, with a final newline."""
-    lines = [head, *rows]
-    text = ["| " + " | ".join(map(str, cells)) + " |" for cells in lines]
-    return "\n".join([text[0], "|" + "---|" * len(head), *text[1:]]) + "\n"
-
-
 def markdown_of(frame: pd.DataFrame) -> str:
+    """A data frame as a Markdown table."""
     return markdown(list(frame.columns), list(frame.itertuples(index=False)))

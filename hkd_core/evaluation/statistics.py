@@ -5,7 +5,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from hkd_core.inference.margins import best_shift as best_shift
+from hkd_core.common.margins import best_shift as best_shift
 
 Metric = Callable[[np.ndarray], np.ndarray]  # sums [..., K] -> values [...]
 

@@ -1,4 +1,4 @@
-"""What the study asks: its comparisons, its goals and the claims of the figure over seeds. All of it is data about named models."""
+"""What the study asks: its comparisons and its goals. All of it is data about named models."""
 
 from collections.abc import Mapping, Sequence
 
@@ -160,55 +160,3 @@ def outcomes(
     row = found(CLEANER, "caption_recall")
     name = "caption recall, points, SEED minus greedy"
     return [*rows, check(name, "no loss, interval not below 0", row["difference"], row["high"] >= 0)]
-
-
-# The figure over seeds: title -> (benchmarks as comparisons.csv names them, [(a, b, text)]).
-SPLITS = tuple(benchmark for benchmark, _ in POPE)
-CLAIMS = {
-    "HKD4VLM (macro-F1)": (
-        ("task1", "task2"),
-        [
-            ("hkd_small msi", "sft_large greedy", "small distilled + MSI, over large"),
-            ("hkd_small msi", "sft_large_long greedy", "… over large, tuned as long"),
-            ("hkd_small greedy", "sft_small_long greedy", "distilled, over labels alone, as long"),
-            ("hkd_small msi", "sft_small_long msi", "… both with MSI"),
-            ("hkd_small greedy", "kd_small greedy", "distilled, over plain distillation"),
-            ("hkd_small greedy", "ppod_small greedy", "refined, over the pyramid"),
-            ("hkd_small msi", "ppod_small msi", "… both with MSI"),
-        ],
-    ),
-    "SEED (F1 on POPE)": (
-        SPLITS,
-        [
-            (SEED, GREEDY, "SEED, over greedy"),
-            ("seed_medium_round_1 greedy", "self_distilled_medium greedy", "its first round, over own first choices distilled"),
-        ],
-    ),
-    "SEED beyond a constant shift (F1 on POPE)": (
-        SPLITS,
-        [
-            (SEED, "base_medium shift", "SEED, over greedy + shift"),
-            ("base_medium contrastive_shift", "base_medium shift", "contrastive decoding + shift, over greedy + shift"),
-            ("base_medium oracle_name_shift", "base_medium oracle_shift", "oracle: a shift for every name, over one for all"),
-            (
-                "base_medium oracle_name_place_shift",
-                "base_medium oracle_shift",
-                "oracle: for every name in every place, over one",
-            ),
-            ("seed_medium_round_1 greedy", "shift_distilled_medium greedy", "SEED's first round, over the shift distilled"),
-            (SEED, "seed_medium_lora greedy", "adapter, over a LoRA"),
-            (SEED, "seed_medium_forward_kl greedy", "reverse KL, over forward KL"),
-        ],
-    ),
-    "SEED (captions, points)": (
-        ("chair_i", "caption_recall"),
-        [
-            (SEED, GREEDY, "SEED, over greedy"),
-            (SEED, "base_medium asked", "SEED, over asking about every name"),
-            ("seed_medium_lora greedy", GREEDY, "a LoRA, over greedy"),
-            (SEED, "seed_medium_forward_kl greedy", "reverse KL, over forward KL"),
-            (SEED, "seed_medium_jsd greedy", "reverse KL, over Jensen-Shannon"),
-            (SEED, "seed_medium_skewed greedy", "reverse KL, over the skewed kind"),
-        ],
-    ),
-}

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from hkd_core.common.errors import UserError
+from hkd_core.common.margins import best_shift
 from hkd_core.data.wording import Wording
 from hkd_core.evaluation.registry import BENCHMARKS, tasks_of
 from hkd_core.hkd.mapping_shift import Prior, average, content_kinds, fit_prior, shifted
 from hkd_core.inference.contrast import isolate, purify
 from hkd_core.inference.generation import contrastive, generate
-from hkd_core.inference.margins import best_shift
 from hkd_core.inference.scoring import answer_logits, choice_tokens, prior_logits, score_choices
 from hkd_core.inference.views import FREE_TEXT_VIEWS, Features, with_ids
 from hkd_core.models.vlm import VLM, Encoded
