@@ -77,9 +77,9 @@ CLAIMS = {
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """mean, sd, and the 95 % interval (low, high) of the mean by Student's t: seeds are the sample, two at least.
+    """mean, sd, and Student's 95 % interval (low, high) of the mean. values: one for each seed.
 
-    Raises ValueError for one.
+    Raises ValueError for fewer than two.
     """
     if len(values) < 2:
         raise ValueError(f"expected two seeds or more, got {len(values)}")
@@ -89,9 +89,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def gathered(folder: Path, table: str) -> pd.DataFrame:
-    """Rows of `folder`/SEED-`table`.csv of all seeds, with their seed.
+    """The rows of `folder`/SEED-`table`.csv of all seeds, with a column seed.
 
-    Raises UserError where there are fewer than two, or where not all were made by the same code and settings.
+    Raises UserError for fewer than two seeds, or if code or settings differed between them.
     """
     found = sorted(folder.glob(f"*-{table}.csv"), key=lambda path: int(path.name.split("-")[0]))
     if len(found) < 2:
