@@ -1,4 +1,4 @@
-"""The divergences against float64 references written out here, and the mistakes that such losses are known for."""
+"""The divergences against their formulas in float64, and the mistakes that such losses are known for."""
 
 import math
 
@@ -18,6 +18,7 @@ from hkd_core.losses import (
     smooth_logits,
     topk_divergence,
 )
+from hkd_core.losses.formulas import FORMULAS
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -27,29 +28,10 @@ def seed():
     torch.manual_seed(0)
 
 
-def kl(p, q):
-    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum()
-
-
-def of_probabilities(s, t, kind, beta):
-    match kind:
-        case "forward_kl":
-            return kl(t, s)
-        case "reverse_kl":
-            return kl(s, t)
-        case "jsd":
-            mixture = beta * t + (1 - beta) * s
-            return beta * kl(t, mixture) + (1 - beta) * kl(s, mixture)
-        case "skewed_forward_kl":
-            return kl(t, beta * t + (1 - beta) * s)
-        case "skewed_reverse_kl":
-            return kl(s, beta * s + (1 - beta) * t)
-
-
 def reference(student_logits, teacher_logits, kind, beta=0.5, temperature=1.0):
     """The formula in float64 over probabilities; its gradient is torch's own."""
     student, teacher = ((logits.double() / temperature).softmax(-1) for logits in (student_logits, teacher_logits))
-    return temperature**2 * of_probabilities(student, teacher, kind, beta)
+    return temperature**2 * FORMULAS[kind](student, teacher, beta).sum()
 
 
 def error(value, expected):
