@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from hkd_core.common.errors import UserError
+from hkd_core.inference.views import with_ids
 from hkd_core.losses import shared_vocabulary
-from hkd_core.models.vlm import VLM, Encoded, Picture, distinct_pictures, encode_all
+from hkd_core.models.vlm import VLM, Encoded, Picture, encode_all
 
 UNLABELLED = -100  # the label of a position whose answer nobody knows; cross-entropy leaves it out
 ABSENT = {"answer": "", "choices": [], "meta": {}}  # what an example has where it does not say
@@ -55,7 +56,7 @@ class TrainingSet:
     def of_examples(
         cls, vlms: Mapping[str, VLM], examples: Sequence[dict], images: Mapping[str, Picture] | None = None
     ) -> "TrainingSet":
-        """Examples with their pictures: each has `image`, or `image_id` and `images` has the picture. A shared picture is read once.
+        """Examples with their pictures: each has `image`, or `image_id` and `images` has the picture. Equal pictures are read once.
 
         Raises UserError for an example without a picture, an answer that is none of its choices, and as the constructor does.
         """
@@ -67,13 +68,11 @@ class TrainingSet:
             if row.get("answer") and row.get("choices") and row["answer"] not in row["choices"]:
                 raise UserError(f'example {i}: expected an answer among {list(row["choices"])}, got "{row["answer"]}"')
             rows.append(row | {"image": image})
-        pictures, places = distinct_pictures(rows)
-        ids = [row.get("image_id") or f"picture {place}" for row, place in zip(rows, places, strict=True)]
-        of_place = dict(zip(places, ids, strict=True))
-        encoded = encode_all(vlms, pictures, show=True)
-        features = {name: {of_place[k]: one for k, one in enumerate(several)} for name, several in encoded.items()}
-        kept = ({key: value for key, value in row.items() if key != "image"} for row in rows)
-        return cls(vlms, [row | {"image_id": image_id} for row, image_id in zip(kept, ids, strict=True)], features)
+        rows = with_ids(rows)
+        pictures = {row["image_id"]: row["image"] for row in rows}
+        encoded = encode_all(vlms, list(pictures.values()), show=True)
+        features = {name: dict(zip(pictures, several, strict=True)) for name, several in encoded.items()}
+        return cls(vlms, [{key: value for key, value in row.items() if key != "image"} for row in rows], features)
 
     def as_roles(self, **roles: str) -> "TrainingSet":
         """The same examples for models under other names: new name -> the name here. Nothing is computed again."""
