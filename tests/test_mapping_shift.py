@@ -48,7 +48,7 @@ def test_a_tasks_answer_is_the_best_of_the_mean_over_rotations_minus_the_fitted_
     answers = suite.task_answers(vlm, val, test, ("greedy", "msi"))
     found = [a["answer"] for a in answers if (a["benchmark"], a["decoding"]) == (task, "msi")]
 
-    nothing = vlm.without_picture(next(iter(val.looks.values())))
+    nothing = vlm.without_picture(next(iter(val.features.values())))
     sums, counts = np.zeros(4), np.zeros(4)
     for row in val.examples:
         options = row["meta"].get("options")
@@ -59,7 +59,7 @@ def test_a_tasks_answer_is_the_best_of_the_mean_over_rotations_minus_the_fitted_
     prior = np.log(sums[counts > 0] / counts[counts > 0])
     fitted = suite.prior_of(vlm, val, val.examples, suite.shifted_scores(vlm, val, val.examples))
     assert np.array(fitted.logp) == pytest.approx(prior, abs=1e-3)
-    scores = [by_hand(vlm, row, test.looks[row["image_id"]]) for row in test.examples]
+    scores = [by_hand(vlm, row, test.features[row["image_id"]]) for row in test.examples]
     removed = [s - fitted.strength * prior[content_kinds(row, WORDING)] for s, row in zip(scores, test.examples, strict=True)]
     assert found == [row["choices"][int(np.argmax(s))] for row, s in zip(test.examples, removed, strict=True)]
     assert suite.shifted_scores(vlm, test, test.examples) == pytest.approx(np.array(scores), abs=1e-3)
@@ -74,7 +74,7 @@ def presence_questions(scenes, task):
 def test_a_yes_no_margin_is_half_of_both_ways_difference_minus_a_constant_fitted_on_validation(vlm, scenes, pictures):
     held, rows = presence_questions(scenes[:10], "pope_adversarial"), presence_questions(scenes[10:16], "pope_random")
     val, test = split_of(vlm, pictures, held), split_of(vlm, pictures, rows)
-    answers = suite.yes_no_answers(vlm, val, test, ("msi",), {}, seed=0)
+    answers = suite.yes_no_answers(vlm, val, test, ("msi",))
     found = [(a["margin"], a["answer"]) for a in answers if (a["benchmark"], a["decoding"]) == ("pope_random", "msi")]
     yes, no = (vlm.tokenizer(word)["input_ids"][0] for word in ("Yes", "No"))
 
@@ -83,7 +83,7 @@ def test_a_yes_no_margin_is_half_of_both_ways_difference_minus_a_constant_fitted
         return float(logits[yes] - logits[no])
 
     def both(row, split):
-        look, fact = split.looks[row["image_id"]], Fact(**row["meta"]["facts"][0])
+        look, fact = split.features[row["image_id"]], Fact(**row["meta"]["facts"][0])
         return (margin(question(fact), look) - margin(question(fact, negated=True), look)) / 2
 
     constant = stats.best_shift(np.array([both(row, val) for row in held]), np.array([row["answer"] == "Yes" for row in held], int))
@@ -103,8 +103,8 @@ def test_the_labels_of_the_test_change_no_answer(vlm, scenes, pictures, examples
     test, tested = split_of(vlm, pictures, rows), split_of(vlm, pictures, examples[8:16])
     said = []
     for change in (dict, hidden):
-        ours, theirs = (suite.Split([change(row) for row in part.examples], part.looks, wording=WORDING) for part in (test, tested))
-        answers = suite.yes_no_answers(vlm, val, ours, ("msi",), {}, seed=0) + suite.task_answers(
+        ours, theirs = (suite.Split([change(row) for row in part.examples], part.features, wording=WORDING) for part in (test, tested))
+        answers = suite.yes_no_answers(vlm, val, ours, ("msi",)) + suite.task_answers(
             vlm, tasks, theirs, ("greedy", "msi")
         )
         said.append([(a["benchmark"], a["decoding"], a["prompt"], a["answer"], a["margin"]) for a in answers])
