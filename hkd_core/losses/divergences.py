@@ -9,9 +9,9 @@ Logits stand where the token is predicted; shifting against labels is the caller
 `shared_vocabulary` says how far two of them agree. A token that one side rules out (logit -inf) is treated exactly where the
 divergence is finite, and `smooth_logits` makes it finite where it is not.
 
-In float32, values and gradients are within a relative 1e-5 of the exact ones. Where student and teacher nearly agree, a gradient is
-off by up to 4e-6 max(1, temperature) a position (sum of absolute values) instead, as float32 rounds log-probabilities between 8 and
-16 to steps of 2^-20. Float64 logits do better.
+In float32, values and gradients are within a relative 1e-5 of the exact ones. Where student and teacher nearly agree, the value may be
+off by 1e-6 nats a position and the gradient, summed over the vocabulary, by 4e-6 max(1, temperature), as float32 rounds
+log-probabilities between 8 and 16 to steps of 2^-20. Float64 logits do better.
 """
 
 import math
