@@ -8,13 +8,27 @@ from statistics import NormalDist
 
 import numpy as np
 
-from hkd_core.inference.margins import auroc as auroc
-from hkd_core.inference.margins import auroc_interval as auroc_interval
-
 
 def yes_probability(margins: Sequence[float]) -> np.ndarray:
     """[N] probability of yes, without overflow for any margin."""
     return np.exp(-np.logaddexp(0, -np.asarray(margins, float)))
+
+
+# `hkd_core.inference` loads torch, which scores from files do without: it is imported where it is used.
+def auroc(margins: Sequence[float], labels: Sequence[int]) -> float:
+    """`hkd_core.inference.margins.auroc`."""
+    from hkd_core.inference.margins import auroc
+
+    return auroc(margins, labels)
+
+
+def auroc_interval(
+    margins: Sequence[float], labels: Sequence[int], clusters: Sequence[str], *, draws: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """`hkd_core.inference.margins.auroc_interval`."""
+    from hkd_core.inference.margins import auroc_interval
+
+    return auroc_interval(margins, labels, clusters, draws=draws, seed=seed)
 
 
 def best_constant(margins: Sequence[float], labels: Sequence[int], metric: str = "accuracy") -> float:

@@ -5,9 +5,14 @@ from statistics import NormalDist
 
 import numpy as np
 
-from hkd_core.inference.margins import best_shift as best_shift
-
 Metric = Callable[[np.ndarray], np.ndarray]  # sums [..., K] -> values [...]
+
+
+def best_shift(margins: np.ndarray, labels: np.ndarray) -> float:
+    """`hkd_core.inference.margins.best_shift`; that package loads torch, so it is imported where it is used."""
+    from hkd_core.inference.margins import best_shift
+
+    return best_shift(margins, labels)
 
 
 def cluster_interval(
