@@ -279,7 +279,7 @@ def task_answers(
             scores["msi"] = shifted_scores(vlm, test, rows)
             for part, several in ((held, scores_val), (rows, scores)):
                 kinds = [content_kinds(row, val.wording) for row in part]
-                several["msi"] = [prior.remove(row, kind) for row, kind in zip(several["msi"], kinds, strict=True)]
+                several["msi"] = np.stack([prior.remove(row, kind) for row, kind in zip(several["msi"], kinds, strict=True)])
         for part, several in ((rows, scores), (on_validation(held), scores_val)):
             for decoding, values in several.items():
                 found += [record(e, decoding, e["choices"][int(np.argmax(row))]) for e, row in zip(part, values, strict=True)]
@@ -303,7 +303,7 @@ def shifted_scores(vlm: VLM, split: Split, rows: Sequence[dict], view: str = "cl
 def prior_of(vlm: VLM, val: Split, held: Sequence[dict], scores: np.ndarray) -> Prior:
     """The content-free prior (validation's examples asked without an image), its strength fitted on validation's labels."""
     kinds, right = [content_kinds(row, val.wording) for row in held], [row["choices"].index(row["answer"]) for row in held]
-    return fit_prior(shifted_scores(vlm, val, held, "no_picture"), scores, kinds, right)
+    return fit_prior(list(shifted_scores(vlm, val, held, "no_picture")), list(scores), kinds, right)
 
 
 # Captions
