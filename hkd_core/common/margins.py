@@ -1,11 +1,16 @@
-"""Yes-no margins, log p(yes) - log p(no): how well they rank answers, and the constant that fits them best. Labels are 1 for yes, 0 for no."""
+"""Yes-no margins, log p(yes) - log p(no): how well they rank answers, and the constant that suits them best.
 
-from collections.abc import Sequence
+Labels are 1 for yes and 0 for no.
+"""
+
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+Values = Sequence[float] | np.ndarray
 
-def auroc(margins: Sequence[float], labels: Sequence[int]) -> float:
+
+def auroc(margins: Values, labels: Values) -> float:
     """Probability that a random yes question has the larger margin than a random no question (scikit-learn's)."""
     from sklearn.metrics import roc_auc_score
 
@@ -13,7 +18,7 @@ def auroc(margins: Sequence[float], labels: Sequence[int]) -> float:
 
 
 def auroc_interval(
-    margins: Sequence[float], labels: Sequence[int], clusters: Sequence[str], *, draws: int = 1000, seed: int = 0
+    margins: Values, labels: Values, clusters: Sequence[Hashable], *, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
     """(`auroc`, low, high): 95 %, percentile, whole clusters (pictures) drawn with replacement. Ties count half."""
     drawn = _drawn_aurocs([margins], labels, clusters, draws, seed)[0]
