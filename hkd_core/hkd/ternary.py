@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hkd_core.common import settings as sections
 from hkd_core.common.errors import UserError
 from hkd_core.data.wording import Wording
 from hkd_core.models.vlm import VLM
@@ -93,7 +94,7 @@ class TernaryStep(Distillation):
     states at every token that is not visual, read through a linear map (as in arXiv 1412.6550).
     """
 
-    def __init__(self, student: VLM, teacher: VLM, assistant: VLM, settings: TernarySettings):
+    def __init__(self, student: VLM, teacher: VLM, assistant: VLM, settings: TernarySettings | sections.Ternary):
         finer = {"relations": settings.relation_weight, "hidden": settings.hidden_weight}
         wanted = {"teacher": (teacher, settings.hidden_weight), "assistant": (assistant, settings.relation_weight)}
         super().__init__(
@@ -162,7 +163,7 @@ def refine(
     teacher: VLM,
     assistant: VLM,
     data: TrainingSet | Sequence[dict],
-    settings: TernarySettings,
+    settings: TernarySettings | sections.Ternary,
     *,
     wording: Wording | None = None,
     teacher_logprobs: Mapping[str, Tensor] | None = None,

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from hkd_core.common import settings as sections
 from hkd_core.models.vlm import VLM
 from hkd_core.training.examples import TrainingSet
 from hkd_core.training.objectives import Distillation, Supervised
@@ -51,7 +52,7 @@ def tune(vlm: VLM, data: TrainingSet, settings: Steps, *, seed: int, steps: int 
 def distil(
     student: VLM,
     data: TrainingSet,
-    settings: TuneSettings,
+    settings: TuneSettings | sections.Supervised,
     *,
     seed: int,
     teacher: VLM | None = None,

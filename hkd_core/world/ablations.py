@@ -90,8 +90,8 @@ class Study:
 
         def everything() -> TrainingSet:
             bases = {size: self.base(size) for size in self.sizes}
-            counts = {"labelled": self.cfg.data.labelled, "unlabelled": self.cfg.ternary.unlabelled}
-            return tuning_set(bases, self.folders.data, augmented=True, **counts)
+            labelled, unlabelled = self.cfg.data.labelled, self.cfg.ternary.unlabelled
+            return tuning_set(bases, self.folders.data, labelled=labelled, augmented=True, unlabelled=unlabelled)
 
         data = self.once("everything", everything)
         examples = data.examples[:: len(LETTERS)]  # each stands there with its options in all places
@@ -101,7 +101,7 @@ class Study:
         rows += [row for row in examples if not row["answer"]][:unlabelled]
         if rehearsed:
             rows = with_rehearsal(rows, load_examples(self.folders.data / "augmented/rehearsal"))
-        return TrainingSet(dict.fromkeys(self.sizes, data.vlm), in_all_places(rows) if rotated else rows, data.pictures)
+        return TrainingSet({size: data.vlm for size in self.sizes}, in_all_places(rows) if rotated else rows, data.pictures)
 
     def train(self, variant: Variant) -> VLM:
         """The variant's model. Raises KeyError for an unknown way."""
@@ -112,11 +112,12 @@ class Study:
         """The variant's model asked the challenge's tasks, plain and under mapping shift; validation's answers as well."""
         where = Data(self.folders.data / "scenes", WORDING, ("none", 0))
 
-        def splits() -> list[suite.Split]:
-            files = {name: load_examples(where.folder / f"examples_{name}", *suite.TASKS) for name in ("val", "test")}
-            return [load_split(self.base(variant.size), where, name, rows) for name, rows in files.items()]
+        def split(name: str) -> suite.Split:
+            rows = load_examples(where.folder / f"examples_{name}", *suite.TASKS)
+            return load_split(self.base(variant.size), where, name, rows)
 
-        return suite.task_answers(self.train(variant), *self.once(variant.size, splits), ("greedy", "msi"))
+        val, test = (self.once((variant.size, name), partial(split, name)) for name in ("val", "test"))
+        return suite.task_answers(self.train(variant), val, test, ("greedy", "msi"))
 
     def _tuned(self, variant: Variant) -> VLM:
         vlm = self.base(variant.size)
@@ -150,7 +151,8 @@ class Study:
         """Pyramid and refinement. What comes in is left as it was: a copy of the small model is refined."""
         sized = self._pyramid(variant)
         models = {role: sized[size] for role, size in self.roles.items()}
-        data = self.told(**{"unlabelled": self.cfg.ternary.unlabelled} | dict(variant.told)).as_roles(**self.roles)
+        told: dict[str, Any] = {"unlabelled": self.cfg.ternary.unlabelled, **variant.told}
+        data = self.told(**told).as_roles(**self.roles)
         cfg = self.cfg.ternary.replace(**variant.ternary)
         ask = partial(ternary.ask_teachers, models, data)
         answers = self.once("answers", ask) if variant.shares_answers else ask()
@@ -158,8 +160,8 @@ class Study:
         if cfg.shifted_teachers and variant.told.get("rotated", True):
             answers = {name: averaged(data.examples, logp, WORDING) for name, logp in answers.items()}
         before = models["student"]
-        models["student"] = VLM(deepcopy(before.model), before.processor, name="hkd_small")
-        return refine(**models, data=data, settings=cfg, teacher_logprobs=answers, seed=self.seed).student
+        student = VLM(deepcopy(before.model), before.processor, name="hkd_small")
+        return refine(student, models["teacher"], models["assistant"], data, cfg, teacher_logprobs=answers, seed=self.seed).student
 
 
 def jobs_of(variants: Mapping[str, Variant]) -> list[list[str]]:
