@@ -22,7 +22,7 @@ from hkd_core.common import settings as sections
 from hkd_core.common.errors import UserError
 from hkd_core.losses import divergence
 from hkd_core.models.vlm import VLM
-from hkd_core.training.examples import UNLABELLED, TrainingSet, answer_hidden, project
+from hkd_core.training.examples import UNLABELLED, TrainingSet, answer_hidden, as_training_set, project
 from hkd_core.training.objectives import ModelGroup, label_term, trainable
 from hkd_core.training.trainer import LossTerm, train
 from hkd_core.training.tuning import schedule_of
@@ -136,7 +136,7 @@ def train_pyramid(
     """
     levels = levels or [[name] for name in models]
     check_levels(levels, list(models))
-    data = data if isinstance(data, TrainingSet) else TrainingSet.of_examples(models, data)
+    data = as_training_set(models, data)
     found = PyramidResult({name: models[name] for level in levels for name in level})
     for upper, lower in pairwise(levels):
         step = PyramidStep({name: models[name] for name in upper}, {name: models[name] for name in lower}, settings)

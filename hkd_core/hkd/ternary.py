@@ -21,7 +21,7 @@ from hkd_core.common import settings as sections
 from hkd_core.common.errors import UserError
 from hkd_core.data.wording import Wording
 from hkd_core.models.vlm import VLM
-from hkd_core.training.examples import TrainingSet, answer_hidden, project
+from hkd_core.training.examples import TrainingSet, answer_hidden, as_training_set, project
 from hkd_core.training.objectives import Distillation
 from hkd_core.training.teacher_answers import choice_logprobs, collate_with_teachers
 from hkd_core.training.trainer import LossTerm, train
@@ -178,7 +178,7 @@ def refine(
     Raises UserError for wrong weights (`Distillation`) and as `choice_logprobs` does.
     """
     models = {"student": student, "teacher": teacher, "assistant": assistant}
-    data = data if isinstance(data, TrainingSet) else TrainingSet.of_examples(models, data)
+    data = as_training_set(models, data)
     answers = dict(teacher_logprobs or ask_teachers(models, data, wording))
     torch.manual_seed(seed)
     step = TernaryStep(student, teacher, assistant, settings)

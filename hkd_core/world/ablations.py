@@ -33,13 +33,13 @@ class Variant:
     """One way of training, by what differs from the study's.
 
     way: "hkd", the whole method; "tuned", labels alone; "through_assistant", plain distillation of medium, then of small. size: of the
-    model that answers. told: arguments of `Study.told`. pyramid, ternary: settings that change. steps: of `tuned`, if not the study's.
+    model that answers. data: arguments of `Study.examples`. pyramid, ternary: settings that change. steps: of `tuned`, if not the study's.
     apart: the pyramid's models are tuned each alone instead. by_name: run only when it is named.
     """
 
     way: str = "hkd"
     size: str = "small"
-    told: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
     pyramid: Mapping[str, Any] = field(default_factory=dict)
     ternary: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = None
@@ -49,11 +49,11 @@ class Variant:
     @property
     def shares_answers(self) -> bool:
         """Whether the study's teachers answer the study's examples: they need be asked once for all such variants."""
-        return self.way == "hkd" and not (self.apart or self.told or self.pyramid)
+        return self.way == "hkd" and not (self.apart or self.data or self.pyramid)
 
     @property
     def shares_pyramid(self) -> bool:
-        return not (self.apart or self.pyramid or set(self.told) - {"unlabelled"})
+        return not (self.apart or self.pyramid or set(self.data) - {"unlabelled"})
 
 
 class Study:
@@ -73,7 +73,7 @@ class Study:
     def base(self, size: str) -> VLM:
         return load_vlm(self.folders.models / "base_models" / size)
 
-    def told(
+    def examples(
         self,
         labelled: int | None = None,
         *,
@@ -94,11 +94,11 @@ class Study:
             return tuning_set(bases, self.folders.data, labelled=labelled, augmented=True, unlabelled=unlabelled)
 
         data = self.once("everything", everything)
-        examples = data.examples[:: len(LETTERS)]  # each stands there with its options in all places
-        known = [row for row in examples if row["answer"] and row["task"] != "rehearsal"]
+        once = data.examples[:: len(LETTERS)]  # each stands there with its options in all places
+        known = [row for row in once if row["answer"] and row["task"] != "rehearsal"]
         rows = first_labelled(known, labelled or self.cfg.data.tuned)
         rows = [row for row in rows if augmented or "of" not in row["meta"]]
-        rows += [row for row in examples if not row["answer"]][:unlabelled]
+        rows += [row for row in once if not row["answer"]][:unlabelled]
         if rehearsed:
             rows = with_rehearsal(rows, load_examples(self.folders.data / "augmented/rehearsal"))
         return TrainingSet({size: data.vlm for size in self.sizes}, in_all_places(rows) if rotated else rows, data.pictures)
@@ -121,12 +121,12 @@ class Study:
 
     def _tuned(self, variant: Variant) -> VLM:
         vlm = self.base(variant.size)
-        data = self.told(**variant.told).as_roles(student=variant.size)
+        data = self.examples(**variant.data).as_roles(student=variant.size)
         tune(vlm, data, self.cfg.supervised, steps=variant.steps, seed=self.seed, title=f"tuning {variant.size}")
         return vlm
 
     def _through_assistant(self, variant: Variant) -> VLM:
-        data, cfg, teacher = self.told(**variant.told), self.cfg.supervised, load_vlm(self.folders.models / "supervised/large")
+        data, cfg, teacher = self.examples(**variant.data), self.cfg.supervised, load_vlm(self.folders.models / "supervised/large")
         for size, taught_by in (("medium", "large"), (variant.size, "medium")):
             vlm, answers = self.base(size), choice_logprobs(teacher, taught_by, data)
             how = {"steps": cfg.long_steps, "seed": self.seed, "title": f"{taught_by} teaches {size}"}
@@ -139,7 +139,7 @@ class Study:
         if variant.shares_pyramid:
             return self.once("pyramid", lambda: {size: load_vlm(self.folders.models / "pyramid" / size) for size in self.sizes})
         cfg = self.cfg.pyramid.replace(**variant.pyramid)
-        data = self.told(**{name: value for name, value in variant.told.items() if name != "unlabelled"})
+        data = self.examples(**{name: value for name, value in variant.data.items() if name != "unlabelled"})
         models = {size: self.base(size) for size in self.sizes}
         if not variant.apart:
             return train_pyramid(models, data, cfg, levels=cfg.levels, seed=self.seed).models
@@ -151,13 +151,13 @@ class Study:
         """Pyramid and refinement. What comes in is left as it was: a copy of the small model is refined."""
         sized = self._pyramid(variant)
         models = {role: sized[size] for role, size in self.roles.items()}
-        told: dict[str, Any] = {"unlabelled": self.cfg.ternary.unlabelled, **variant.told}
-        data = self.told(**told).as_roles(**self.roles)
+        chosen: dict[str, Any] = {"unlabelled": self.cfg.ternary.unlabelled, **variant.data}
+        data = self.examples(**chosen).as_roles(**self.roles)
         cfg = self.cfg.ternary.replace(**variant.ternary)
         ask = partial(ternary.ask_teachers, models, data)
         answers = self.once("answers", ask) if variant.shares_answers else ask()
         # Where options stand in one place, teachers cannot be asked under mapping shift.
-        if cfg.shifted_teachers and variant.told.get("rotated", True):
+        if cfg.shifted_teachers and variant.data.get("rotated", True):
             answers = {name: averaged(data.examples, logp, WORDING) for name, logp in answers.items()}
         before = models["student"]
         student = VLM(deepcopy(before.model), before.processor, name="hkd_small")
