@@ -9,12 +9,29 @@ from statistics import NormalDist
 import numpy as np
 
 from hkd_core.common.margins import auroc as auroc
+from hkd_core.common.margins import auroc_difference as auroc_difference
 from hkd_core.common.margins import auroc_interval as auroc_interval
 
 
 def yes_probability(margins: Sequence[float]) -> np.ndarray:
     """[N] probability of yes, without overflow for any margin."""
     return np.exp(-np.logaddexp(0, -np.asarray(margins, float)))
+
+
+def best_constant(margins: Sequence[float], labels: Sequence[int], metric: str = "accuracy") -> float:
+    """The constant c for which "yes if margin > c" is best, smoothed so that other answers are served by it too.
+
+    metric: "accuracy" or "f1". Every answer counts as yes by sigmoid((margin - c) / width), with a width of half a standard deviation
+    times N^(-1/5); candidates are 200 quantiles of the margins, and 0. The constant that is best without smoothing fits the noise: on
+    other answers it loses up to 0.4 points of accuracy, so that a method that is only a shift looks like more. Our choice.
+    """
+    at, yes = np.asarray(margins, float), np.asarray(labels) == 1
+    width = max(0.5 * at.std() * len(at) ** -0.2, 1e-9)
+    candidates = np.append(np.quantile(at, np.linspace(0.0, 1.0, 200)), 0.0)
+    said = 1 / (1 + np.exp(-np.clip((at - candidates[:, None]) / width, -500, 500)))  # [201, N]
+    hits, alarms = said[:, yes].sum(1), said[:, ~yes].sum(1)
+    scores = hits - alarms if metric == "accuracy" else 2 * hits / np.maximum(hits + alarms + yes.sum(), 1)
+    return float(candidates[scores.argmax()])
 
 
 def average_precision(margins: Sequence[float], labels: Sequence[int]) -> float:
