@@ -6,6 +6,7 @@ answer "" is unknown: there is no label.
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,12 +115,17 @@ class TrainingSet:
         return batch
 
 
+def as_training_set(vlms: Mapping[str, VLM], data: TrainingSet | Sequence[dict]) -> TrainingSet:
+    """`data` if it is a training set, else a set of these examples with their pictures, for these models."""
+    return data if isinstance(data, TrainingSet) else TrainingSet.of_examples(vlms, data)
+
+
 def view(batch: dict, name: str) -> dict:
     """The batch as one of its models takes it."""
     return batch | {"features": batch["features"][name]}
 
 
-def answer_hidden(vlm: VLM, batch: dict, name: str, **more: object) -> tuple[Tensor, object]:
+def answer_hidden(vlm: VLM, batch: dict, name: str, **more: object) -> tuple[Tensor, Any]:
     """([N, H] hidden states where an answer token comes next, the decoder's whole output)."""
     output = vlm.hidden(view(batch, name), **more)
     return output.last_hidden_state[batch["asked"]], output
