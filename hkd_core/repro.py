@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m hkd_core.repro", description=__doc__.splitlines()[0])
     parser.add_argument("profile", help="for instance smoke")
-    parser.add_argument("targets", nargs="*", help="stages to reproduce; all of them if none is named")
+    parser.add_argument("targets", nargs=argparse.REMAINDER, help="what `dvc repro` takes: stages, options; all if none")
     options = parser.parse_args(arguments)
     try:
         return repro(options.profile, options.targets)

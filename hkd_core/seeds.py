@@ -19,7 +19,7 @@ from hkd_core.common.root import find_root
 
 # What to reproduce, and in which folder of the profile's reports its tables are.
 PARTS = {"study": ("dvc.yaml", "tables"), "ablations": ("reports/seeds/dvc.yaml:ablations", "ablations")}
-MADE = ("dvc.lock", "reports/seeds/dvc.lock", "reports/*/figures", "reports/*/tables", "reports/*/metrics", "reports/*/seeds")
+MADE = ("dvc.lock", "reports/seeds/dvc.lock", "reports/*/figures/*", "reports/*/tables/*", "reports/*/metrics/*", "reports/*/seeds/*")
 TABLES = {"study": ("results.csv", "comparisons.csv", "outcomes.csv"), "ablations": ("results.csv", "comparisons.csv")}
 
 

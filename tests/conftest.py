@@ -85,8 +85,9 @@ class PicturesOnly(Qwen2_5_VLProcessor):
 
 
 @pytest.fixture(autouse=True)
-def own_precision():
-    """Every test chooses its precision: accelerate keeps the first one of a process."""
+def own_precision(monkeypatch):
+    """Tests compute in float32 on every machine, unless one sets another precision. accelerate keeps the first one of a process."""
+    monkeypatch.setenv("HKD_PRECISION", "float32")
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
 

@@ -67,8 +67,8 @@ def test_accumulated_micro_batches_give_the_gradient_of_one_batch_however_many_t
     batches = [[0, 1, 3], [4, 5, 6, 7, 8]]  # 4 tokens, and 11
     seen = iter(batches)
     everything = [i for batch in batches for i in batch]
-    one = train(whole, lambda _: lines(everything), 8, Schedule(1, 8, 0.1, clip=0, precision="no"), seed=0)
-    two = train(parts, lambda _: lines(next(seen)), 8, Schedule(1, 4, 0.1, clip=0, precision="no", accumulate=2), seed=0)
+    one = train(whole, lambda _: lines(everything), 8, Schedule(1, 8, 0.1, clip=0), seed=0)
+    two = train(parts, lambda _: lines(next(seen)), 8, Schedule(1, 4, 0.1, clip=0, accumulate=2), seed=0)
     x = lines(everything)["x"].double()
     by_hand = float((2 * x * (0 * x - 2 * x)).sum() / len(x))  # d/dw of the mean over tokens of (w x - 2 x)^2, at w = 0
     # What has been accumulated after the last micro-batch is what the optimiser sees.
@@ -83,7 +83,7 @@ def test_accumulated_micro_batches_give_the_gradient_of_one_batch_however_many_t
 def test_the_loop_finds_the_line_and_logs_what_it_did(tmp_path):
     model = Line()
     log = tmp_path / "log.jsonl"
-    history = train(model, lines, 30, Schedule(200, 8, 0.2, weight_decay=0, precision="no"), seed=0, log=log)
+    history = train(model, lines, 30, Schedule(200, 8, 0.2, weight_decay=0), seed=0, log=log)
     assert model.weight.item() == pytest.approx(2, abs=0.05)
     assert [json.loads(line) for line in log.read_text().splitlines()] == history
     assert history[-1]["squares"] < history[0]["squares"]
@@ -95,7 +95,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_parts_and_examples(tmp_path):
             return {"squares": LossTerm(self.weight.sum() * float("nan"))}
 
     with pytest.raises(UserError, match=r"loss is not finite at step 0 \(squares nan\)"):
-        train(Broken(), lines, 9, Schedule(3, 3, 0.1, precision="no"), seed=0, log=tmp_path / "log")
+        train(Broken(), lines, 9, Schedule(3, 3, 0.1), seed=0, log=tmp_path / "log")
     assert len(json.loads((tmp_path / "log.bad.json").read_text())["examples"]) == 3
 
 
@@ -112,7 +112,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_a_weight_even_in_
         return lines(indices) | {"ids": [f"picture {i}" for i in indices]}
 
     with pytest.raises(UserError, match=r"gradient is not finite at step 0 \(root 0\)"):
-        train(model, collate, 9, Schedule(1, 2, 0.1, clip=clip, precision="no", accumulate=2), seed=0, log=tmp_path / "log")
+        train(model, collate, 9, Schedule(1, 2, 0.1, clip=clip, accumulate=2), seed=0, log=tmp_path / "log")
     assert model.weight.item() == 0
     report = json.loads((tmp_path / "log.bad.json").read_text())
     assert report["examples"] == [*fed[0], *fed[1]] and report["ids"] == [f"picture {i}" for i in report["examples"]]
@@ -136,7 +136,7 @@ def lines(indices):
     return {"x": x, "y": 2 * x, "tokens": len(x), "examples": len(indices)}
 
 model = Line()
-history = train(model, lines, 30, Schedule(40, 4, 0.2, precision="no", accumulate=int(sys.argv[1])), seed=0, until=0.05)
+history = train(model, lines, 30, Schedule(40, 4, 0.2, accumulate=int(sys.argv[1])), seed=0, until=0.05)
 print(json.dumps([history, model.weight.item()]))
 """
 
@@ -168,7 +168,7 @@ def test_a_divergence_that_is_infinite_stops_with_the_examples_names(vlm, exampl
             Ruled({"student": vlm}),
             data.collate,
             4,
-            Schedule(1, 4, 0.1, precision="no"),
+            Schedule(1, 4, 0.1),
             seed=0,
             log=tmp_path / "log",
             title="ruled",
@@ -181,9 +181,9 @@ def test_nothing_to_train_is_said():
     model = Line()
     model.weight.requires_grad_(False)
     with pytest.raises(UserError, match="nothing to train"):
-        train(model, lines, 3, Schedule(1, 1, 0.1, precision="no"), seed=0)
+        train(model, lines, 3, Schedule(1, 1, 0.1), seed=0)
     with pytest.raises(UserError, match="lines: nothing to train on: no examples"):
-        train(Line(), lines, 0, Schedule(1, 1, 0.1, precision="no"), seed=0, title="lines")
+        train(Line(), lines, 0, Schedule(1, 1, 0.1), seed=0, title="lines")
 
 
 def test_batches_are_the_same_for_a_seed_cover_everything_and_sort_by_length():
@@ -198,7 +198,7 @@ def test_two_runs_with_one_seed_give_the_same_weights(examples, pictures):
     for _ in range(2):
         vlm = tiny_vlm()
         data = training_set(examples[:16], pictures, student=vlm)
-        train(Supervised(vlm), data.collate, len(data), Schedule(3, 8, 1e-3, precision="no"), seed=1)
+        train(Supervised(vlm), data.collate, len(data), Schedule(3, 8, 1e-3), seed=1)
         weights.append({k: v.clone() for k, v in vlm.model.state_dict().items()})
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
 
@@ -207,7 +207,7 @@ def test_a_lora_learns_alone_and_the_weights_it_was_put_into_stay(vlm, examples,
     before = {name: weight.clone() for name, weight in vlm.model.state_dict().items()}
     vlm.model = get_peft_model(vlm.model, LoraConfig(r=2, target_modules=r".*language_model.*(q_proj|v_proj)"))
     data = training_set(examples[:8], pictures, student=vlm)
-    first, *_, last = train(Supervised(vlm), data.collate, 8, Schedule(50, 8, 1e-1, precision="no"), seed=0)
+    first, *_, last = train(Supervised(vlm), data.collate, 8, Schedule(50, 8, 1e-1), seed=0)
     assert last["labels"] < first["labels"] / 2
     after = vlm.model.unload().state_dict()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
@@ -216,7 +216,7 @@ def test_a_lora_learns_alone_and_the_weights_it_was_put_into_stay(vlm, examples,
 def test_a_model_with_a_lora_is_saved_whole_and_answers_the_same(vlm, examples, pictures, tmp_path):
     vlm.model = get_peft_model(vlm.model, LoraConfig(r=2, target_modules=r".*language_model.*(q_proj|v_proj)"))
     data = training_set(examples[:8], pictures, student=vlm)
-    train(Supervised(vlm), data.collate, 8, Schedule(3, 8, 1e-1, precision="no"), seed=0)
+    train(Supervised(vlm), data.collate, 8, Schedule(3, 8, 1e-1), seed=0)
     vlm.save(tmp_path)
     rows = [row | {"image": pictures[row["image_id"]]} for row in examples[:6]]
     for ours, loaded in zip(score_choices(vlm, rows), score_choices(load_vlm(tmp_path), rows), strict=True):
@@ -241,15 +241,16 @@ def test_frozen_models_stay_in_eval_mode_while_the_student_trains(trio):
         assert not any(module.training for module in trio[name].model.modules())
 
 
-def test_a_step_in_bf16_is_the_step_in_float32_but_for_rounding(examples, pictures):
+def test_a_step_in_bf16_is_the_step_in_float32_but_for_rounding(examples, pictures, monkeypatch):
     losses = {}
-    for precision in ("no", "bf16"):
+    for precision in ("float32", "bf16"):
+        monkeypatch.setenv("HKD_PRECISION", precision)
         AcceleratorState._reset_state(reset_partial_state=True)
         vlm = tiny_vlm(32, 2, 0)
         data = training_set(examples[:8], pictures, student=vlm)
-        losses[precision] = train(Supervised(vlm), data.collate, 8, Schedule(4, 8, 1e-3, precision=precision), seed=0)
+        losses[precision] = train(Supervised(vlm), data.collate, 8, Schedule(4, 8, 1e-3), seed=0)
         assert all(weight.dtype == torch.float32 for weight in vlm.model.parameters())
-    for exact, rounded in zip(losses["no"], losses["bf16"], strict=True):
+    for exact, rounded in zip(losses["float32"], losses["bf16"], strict=True):
         assert exact["labels"] != rounded["labels"]
         assert rounded["labels"] == pytest.approx(exact["labels"], rel=0.02)
 
@@ -322,9 +323,7 @@ def test_labels_count_per_labelled_token_however_many_examples_have_none(vlm, ex
     losses = []
     for rows in (examples[6:10], examples[6:10] + hidden):
         data = training_set(rows, pictures, student=vlm)
-        losses.append(
-            train(Supervised(vlm), data.collate, len(rows), Schedule(1, len(rows), 1e-9, precision="no"), seed=0)[0]["labels"]
-        )
+        losses.append(train(Supervised(vlm), data.collate, len(rows), Schedule(1, len(rows), 1e-9), seed=0)[0]["labels"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
@@ -475,7 +474,7 @@ def test_both_levels_learn_together_and_the_lower_follows_what_the_upper_becomes
     before = {name: vlm.model.get_output_embeddings().weight.clone() for name, vlm in (upper | lower).items()}
     batch = data.collate(range(6))
     first = step(batch)
-    train(step, data.collate, 6, Schedule(40, 6, 1e-2, precision="no"), seed=0)
+    train(step, data.collate, 6, Schedule(40, 6, 1e-2), seed=0)
     for name, vlm in (upper | lower).items():
         assert not torch.equal(vlm.model.get_output_embeddings().weight, before[name])
     last = step(batch)
@@ -500,7 +499,7 @@ def test_four_levels_learn_pair_by_pair_each_from_what_the_one_above_has_become(
     data = training_set(examples[:6], pictures, **models)
     for upper, lower in pairwise(names):
         step = PyramidStep({upper: models[upper]}, {lower: models[lower]}, down=1.0, feedback=0.0, peers=0.0, **HOW)
-        first, *_, last = train(step, data.collate, 6, Schedule(20, 6, 1e-2, precision="no"), seed=0)
+        first, *_, last = train(step, data.collate, 6, Schedule(20, 6, 1e-2), seed=0)
         assert last[f"{lower}/level"] < first[f"{lower}/level"] / 2
 
 
@@ -611,7 +610,7 @@ def test_a_student_of_another_width_learns_to_meet_the_teachers_states(trio, exa
     assert trio["student"].head.shape[1] != trio["teacher"].head.shape[1]
     data = training_set(examples[:6], pictures, **trio)
     step = TernaryStep(**trio, teachers=dict.fromkeys(VOICES, 0.0), labels=0.0, relation_weight=0.0, hidden_weight=1.0, **HOW)
-    history = train(step, coupled(trio, data), 6, Schedule(50, 6, 1e-2, precision="no"), seed=0)
+    history = train(step, coupled(trio, data), 6, Schedule(50, 6, 1e-2), seed=0)
     assert history[-1]["hidden"] < 0.5 * history[0]["hidden"]
     assert not any("map" in name for name in trio["student"].model.state_dict())
 
@@ -746,7 +745,7 @@ def test_targets_are_what_purging_gives_one_position_at_a_time_and_the_shift_is_
 def test_evolving_moves_the_adapter_towards_the_purified_answers_and_leaves_the_base_alone(vlm, examples, pictures):
     step, _, batch, _ = evolving(vlm, examples[:4], pictures, alpha=1.0, beta=0.1)
     before = {k: v.clone() for k, v in vlm.model.state_dict().items()}
-    history = train(step, lambda _: batch, 4, Schedule(20, 4, 1e-2, precision="no"), seed=0)
+    history = train(step, lambda _: batch, 4, Schedule(20, 4, 1e-2), seed=0)
     assert history[-1]["purified"] < 0.8 * history[0]["purified"]
     assert all(torch.equal(v, before[k]) for k, v in vlm.model.state_dict().items())
 

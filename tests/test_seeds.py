@@ -14,9 +14,9 @@ from hkd_core.evaluation.over_seeds import differences, gathered, spread, summar
 STAGE = """\
 stages:
   tables:
-    cmd: mkdir -p reports/tables && python -c "import yaml; print('seed', yaml.safe_load(open('params.yaml'))['seed'])" > reports/tables/results.csv && cd reports/tables && cp results.csv comparisons.csv && cp results.csv outcomes.csv
+    cmd: mkdir -p reports/tiny/tables && python -c "import yaml; print('seed', yaml.safe_load(open('params.yaml'))['seed'])" > reports/tiny/tables/results.csv && cd reports/tiny/tables && cp results.csv comparisons.csv && cp results.csv outcomes.csv
     params: [seed]
-    outs: [reports/tables/results.csv: {cache: false}, reports/tables/comparisons.csv: {cache: false}, reports/tables/outcomes.csv: {cache: false}]
+    outs: [reports/tiny/tables/results.csv: {cache: false}, reports/tiny/tables/comparisons.csv: {cache: false}, reports/tiny/tables/outcomes.csv: {cache: false}]
 """
 
 
@@ -33,7 +33,7 @@ def committed(folder, message):
 def project(tmp_path):
     """A project of one stage, whose tables hold the seed."""
     (tmp_path / "dvc.yaml").write_text(STAGE)
-    (tmp_path / "params.yaml").write_text("# settings\nseed: 0\nprofiles: {}\n")
+    (tmp_path / "params.yaml").write_text("# settings\nseed: 0\nprofile: tiny\nprofiles: {tiny: {}}\n")
     (tmp_path / ".gitignore").write_text("build/\n")
     for step in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         assert command(*step, folder=tmp_path).returncode == 0
@@ -48,24 +48,24 @@ def seeds_of(project, *seeds):
 def test_every_seed_runs_what_is_committed_and_its_tables_come_back(project):
     done = seeds_of(project, 3, 4)
     assert done.returncode == 0, done.stderr
-    assert [(project / f"reports/seeds/study/{seed}-results.csv").read_text() for seed in (3, 4)] == ["seed 3\n", "seed 4\n"]
+    assert [(project / f"reports/tiny/seeds/study/{seed}-results.csv").read_text() for seed in (3, 4)] == ["seed 3\n", "seed 4\n"]
     assert (project / "params.yaml").read_text().startswith("# settings\nseed: 0\n")
     # With a later commit that changes no code, and other results in it, each seed keeps its own and runs nothing again.
-    (project / "reports/tables").mkdir()
-    (project / "reports/tables/results.csv").write_text("seed 0\n")
+    (project / "reports/tiny/tables").mkdir(parents=True)
+    (project / "reports/tiny/tables/results.csv").write_text("seed 0\n")
     committed(project, "results of seed 0")
     again = seeds_of(project, 3)
     assert again.returncode == 0 and "Running stage" not in again.stdout
-    assert (project / "reports/seeds/study/3-results.csv").read_text() == "seed 3\n"
+    assert (project / "reports/tiny/seeds/study/3-results.csv").read_text() == "seed 3\n"
     (project / "dvc.yaml").write_text(STAGE.replace("print('seed'", "print('grain'"))
     committed(project, "other code")
     assert seeds_of(project, 3).returncode == 0
-    assert (project / "reports/seeds/study/3-results.csv").read_text() == "grain 3\n"
+    assert (project / "reports/tiny/seeds/study/3-results.csv").read_text() == "grain 3\n"
 
 
 def test_seeds_refuse_what_is_not_committed_and_name_the_seed_that_failed(project):
     params = project / "params.yaml"
-    params.write_text(params.read_text() + "more: 1\n")
+    params.write_text(params.read_text() + "# more\n")
     done = seeds_of(project, 1)
     assert done.returncode == 1 and done.stderr == "error: params.yaml: not committed; every seed runs what is committed\n"
     (project / "dvc.yaml").write_text(STAGE.replace("mkdir", "false && mkdir"))

@@ -12,12 +12,22 @@ from hkd_core.models.adapter import CONFIG_NAME, HallucinationEliminationAdapter
 from hkd_core.models.vlm import VLM
 
 
+def why_not(error: Exception) -> str:
+    """One line on what a model or processor lacks: the package to install, or the first line of what transformers says."""
+    text = str(error).strip()
+    for package in ("torchvision", "num2words") if isinstance(error, ImportError) else ():
+        if package in text.lower():
+            return f"its processor needs the package {package}, which is not installed: pip install -e '.[vlm]'"
+    return text.splitlines()[0]
+
+
 def load_vlm(path_or_hub_id: str | Path, adapter: str | Path | None = None, device: str = "auto", dtype="auto") -> VLM:
     """A model that answers questions about pictures, any that AutoModelForImageTextToText takes, in eval mode.
 
     adapter: folder of a HallucinationEliminationAdapter or of a peft adapter. device: "auto" takes the GPU if there is one.
     dtype: "auto" keeps the checkpoint's own.
-    Raises UserError, naming the path, where there is no model, no processor, or the adapter does not fit.
+    Raises UserError, naming the path, where there is no model, no processor, a package that the processor needs is missing, or the
+    adapter does not fit.
     """
     transformers_logging.disable_progress_bar()
     where = str(path_or_hub_id)
@@ -27,12 +37,11 @@ def load_vlm(path_or_hub_id: str | Path, adapter: str | Path | None = None, devi
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        processor = AutoProcessor.from_pretrained(where)  # first, since it is small
         kind = "eager" if device == "cpu" else "sdpa"  # on a CPU the fused kernel trains slowly
         model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype, attn_implementation=kind)
-        processor = AutoProcessor.from_pretrained(where)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"{where}: cannot be loaded as a vision-language model: {first}") from error
+        raise UserError(f"{where}: cannot be loaded as a vision-language model: {why_not(error)}") from error
     text = model.config.get_text_config()
     if (
         device == "cpu"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import write_json, write_text
+from hkd_core.common.precision import fast_dtype
 from hkd_core.common.progress import progress
 from hkd_core.losses import InfiniteDivergence
 from hkd_core.models.vlm import to_device
@@ -50,7 +51,6 @@ class Schedule:
     weight_decay: float = 0.01
     accumulate: int = 1
     clip: float = 1.0
-    precision: str = "auto"
     optimizer: str = "adamw"
     matrix_rate: float = 3.0
 
@@ -58,17 +58,6 @@ class Schedule:
         """The learning rate of a step (counted from 0) over the peak."""
         done = (step + 1) / self.steps
         return min(1.0, done / max(self.warmup, 1 / self.steps), max(0.0, (1 - done) / self.decay + 1 / self.steps))
-
-
-def choose_precision(precision: str) -> str:
-    """ "auto" becomes "bf16" where the hardware multiplies it fast, else "no". Raises UserError for another word."""
-    if precision not in ("auto", "bf16", "no"):
-        raise UserError(f'precision: expected "auto", "bf16" or "no", got "{precision}"')
-    if precision != "auto":
-        return precision
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
 
 
 def make_optimizers(objective: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
@@ -140,7 +129,9 @@ def train(
     Raises UserError if the loss or its gradient is not finite, naming step and parts, before any weight is touched; the offending
     examples, by place and by id, go to `<log>.bad.json`, or to build/<title>.bad.json without a log.
     """
-    accelerator = Accelerator(mixed_precision=choose_precision(schedule.precision), cpu=not torch.cuda.is_available())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    mixed = "bf16" if fast_dtype(device) == torch.bfloat16 else "no"
+    accelerator = Accelerator(mixed_precision=mixed, cpu=device == "cpu")
     torch.manual_seed(seed)
     trainable = [p for p in objective.parameters() if p.requires_grad]
     if not trainable:

@@ -1,4 +1,4 @@
-"""The five divergences with their gradient by the student's logits, in three [N, V] buffers.
+"""The divergences of `formulas.py` with their gradient by the student's logits, in three [N, V] buffers.
 
 Each takes S and T (the plain kinds log S and log T) and an uninitialised scratch buffer, overwrites all three, and
 returns (values [N], gradient [N, V]). With G = -dD/dS, up to a constant, the gradient through the softmax is S (<S, G> - G).
@@ -8,8 +8,14 @@ And where S and T hardly overlap, log(S / M) is constant and the gradient the sm
 T to S in the mixture, is that rest.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+from hkd_core.losses.formulas import FORMULAS, Formula
+
+Kernel = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
 def _forward_kl_(student_logp: Tensor, teacher_logp: Tensor, scratch: Tensor, beta: float) -> tuple[Tensor, Tensor]:
@@ -78,10 +84,28 @@ def _through_softmax_(student: Tensor, g: Tensor, scratch: Tensor) -> tuple[Tens
 
 
 # What each of them takes, probabilities or their logarithms, and the function.
-IN_PLACE = {
+IN_PLACE: dict[str, tuple[Callable[..., Tensor], Kernel]] = {
     "forward_kl": (torch.log_softmax, _forward_kl_),
     "reverse_kl": (torch.log_softmax, _reverse_kl_),
     "jsd": (torch.softmax, _jsd_),
     "skewed_forward_kl": (torch.softmax, _skewed_forward_kl_),
     "skewed_reverse_kl": (torch.softmax, _skewed_reverse_kl_),
 }
+
+
+def kernel_of(kind: str) -> tuple[Callable[..., Tensor], Kernel]:
+    """(log_softmax or softmax, the kernel that takes what it gives); a formula without a kernel goes through autograd."""
+    return IN_PLACE[kind] if kind in IN_PLACE else (torch.log_softmax, _by_autograd(FORMULAS[kind]))
+
+
+def _by_autograd(formula: Formula) -> Kernel:
+    """A formula as a kernel: the same value and gradient, in more memory."""
+
+    def kernel(student_logp: Tensor, teacher_logp: Tensor, scratch: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            logits = student_logp.detach().requires_grad_()  # log-probabilities are logits of themselves
+            values = formula(logits.softmax(-1), teacher_logp.exp(), beta)
+            (gradient,) = torch.autograd.grad(values.sum(), logits)
+        return values.detach(), gradient
+
+    return kernel

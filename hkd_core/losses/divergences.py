@@ -1,37 +1,27 @@
-"""Divergences between a student's and a teacher's next-token distributions.
+"""The divergences as the rest of the library calls them: `divergence`, `linear_divergence`, `topk_divergence`.
 
-`divergence` takes logits, `linear_divergence` hidden states and heads, `topk_divergence` a teacher of which only the k
-most probable tokens were kept. With T and S the teacher's and the student's softmax at `temperature`, `kind` is one of
+All three return (total, count): the sum over unmasked positions in float32, multiplied by temperature² so that gradients keep
+their size (arXiv 1503.02531), and the number of those positions, an int. The caller divides once, by the count of the whole batch
+over accumulation steps and devices. Without unmasked positions the total is 0, with a gradient of 0. The teacher is a constant: no
+gradient reaches its logits, hidden states or head.
 
-    forward_kl           KL(T || S)                                     covers every mode of the teacher
-    reverse_kl           KL(S || T)                                     seeks a mode (arXiv 2306.08543)
-    jsd                  beta KL(T || M) + (1 - beta) KL(S || M),       M = beta T + (1 - beta) S (arXiv 2306.13649)
-    skewed_forward_kl    KL(T || beta T + (1 - beta) S)                 finite everywhere (arXiv 2402.03898)
-    skewed_reverse_kl    KL(S || beta S + (1 - beta) T)                 likewise
+Logits stand where the token is predicted; shifting against labels is the caller's task. Vocabularies of different size are refused:
+`shared_vocabulary` says how far two of them agree. A token that one side rules out (logit -inf) is treated exactly where the
+divergence is finite, and `smooth_logits` makes it finite where it is not.
 
-All three return (total, count): the sum over unmasked positions in float32, multiplied by temperature² so that
-gradients keep their size (arXiv 1503.02531), and the number of those positions, an int. The caller divides once, by the
-count of the whole batch over accumulation steps and devices. Without unmasked positions the total is 0, with a gradient
-of 0. The teacher is a constant: no gradient reaches its logits, hidden states or head.
-
-They expect logits that stand where the token is predicted; shifting against labels is the caller's. Vocabularies of
-different size are refused: `shared_vocabulary` says how far two of them agree. A token that one side rules out (logit
--inf) is treated exactly where the divergence is finite, and `smooth_logits` makes it finite where it is not.
-
-In float32 values and gradients are within 1e-5 of the exact ones, relatively. Where student and teacher nearly agree the
-divergence itself is smaller than rounding: there the error is below 1e-6 of a nat a position, and float64 logits do better.
+In float32 values and gradients are within 1e-5 of the exact ones, relatively. Where student and teacher nearly agree, the
+divergence is smaller than float32's rounding of the logits, divided by the temperature. Float64 logits do better there.
 """
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from hkd_core.common.errors import UserError
-from hkd_core.gradients import IN_PLACE
+from hkd_core.losses.formulas import FORMULAS
+from hkd_core.losses.kernels import kernel_of
 
-KINDS = ("forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl")
+KINDS = tuple(FORMULAS)
 HEAD_ROWS = 4096  # rows of a half-precision head that are held in float32 at a time
 
 
@@ -169,32 +159,10 @@ def smooth_logits(logits: Tensor, epsilon: float) -> Tensor:
     return torch.logaddexp(logp + math.log1p(-epsilon), uniform)
 
 
-def shared_vocabulary(student_tokens: Mapping[str, int], teacher_tokens: Mapping[str, int]) -> int:
-    """How many ids, from 0 on, mean the same token to both: cut logits to `[..., :n]` and heads to `[:n]`.
-
-    student_tokens, teacher_tokens: token string -> id, as `tokenizer.get_vocab()` gives. Heads are often padded past
-    the tokenizer, each size of a family to another length; padding is no token, and its logits mean nothing. Tokens
-    that only the longer vocabulary has at its end are cut too, and the softmax is then over the shared part.
-    Raises UserError, naming the first differing id and both strings, where the vocabularies disagree before that.
-    """
-    student = {index: token for token, index in student_tokens.items()}
-    teacher = {index: token for token, index in teacher_tokens.items()}
-    shared = min(max(student, default=-1), max(teacher, default=-1)) + 1
-    for index in range(shared):
-        if student.get(index) != teacher.get(index):
-            raise UserError(
-                f"vocabularies differ at id {index}: {student.get(index)!r} in the student, {teacher.get(index)!r} "
-                "in the teacher; expected the same tokenizer, up to tokens added at the end"
-            )
-    if not shared:
-        raise UserError("vocabularies share no token: one of them is empty")
-    return shared
-
-
 def _check(kind: str, beta: float, temperature: float) -> str:
     """Raise ValueError for settings out of range; the kind to compute (a skew of 0 is none)."""
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r}; expected one of {', '.join(KINDS)}")
+    if kind not in FORMULAS:
+        raise ValueError(f"unknown kind {kind!r}; expected one of {', '.join(FORMULAS)}")
     if not 0 < temperature < math.inf:
         raise ValueError(f"expected a temperature above 0, got {temperature}")
     if kind == "jsd" and not 0 < beta < 1:
@@ -236,7 +204,7 @@ class _Divergence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, student_logits, teacher_logits, kind, beta, temperature, weights):
-        normalise, value_and_gradient = IN_PLACE[kind]
+        normalise, value_and_gradient = kernel_of(kind)
         dtype = torch.promote_types(student_logits.dtype, torch.float32)
         student = normalise(student_logits.to(dtype) / temperature, -1)
         teacher = normalise(teacher_logits.to(dtype) / temperature, -1)
@@ -269,7 +237,7 @@ class _LinearDivergence(torch.autograd.Function):
         dtype = torch.promote_types(student_hidden.dtype, torch.float32)
         hidden_learns, head_learns = (learning and needed for needed in ctx.needs_input_grad[:2])
         count, vocabulary = len(student_hidden), len(student_head)
-        normalise, value_and_gradient = IN_PLACE[kind]
+        normalise, value_and_gradient = kernel_of(kind)
         values = student_hidden.new_zeros(count, dtype=dtype)
         hidden_gradient = torch.empty_like(student_hidden, dtype=dtype) if hidden_learns else None
         head_gradient = torch.zeros_like(student_head, dtype=dtype) if head_learns else None
