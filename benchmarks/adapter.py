@@ -1,7 +1,7 @@
-"""Cost of an answer with the adapter and with contrastive decoding, against the bare model: `python benchmarks/adapter.py`.
+"""Cost of an answer with the adapter and with contrastive decoding, relative to the bare model: `python benchmarks/adapter.py`.
 
-A LLaVA of random weights, with LLaVA-1.5's depth and visual tokens, writes captions; the adapter is as large as the study's (four layers
-of 64). The three ways take turns on the same machine. The ratio counts.
+A LLaVA of random weights, with LLaVA-1.5's depth and visual tokens, writes captions. The adapter is as large as the study's (four layers
+of rank 64). The three ways take turns on the same machine, so that the ratio counts.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from scoring import VISUAL_TOKENS, build_llava
 
-from hkd_core.inference import generate
+from hkd_core.inference import contrastive, generate
 from hkd_core.models import VLM, HallucinationEliminationAdapter
 from hkd_core.models.vlm import Encoded
 from hkd_core.world.small_models import build_processor
@@ -43,10 +43,12 @@ def main() -> None:
         plain()
         adapter.detach()
 
-    def contrastive() -> None:
-        generate(vlm, ["Describe the image."], [picture], max_new_tokens=args.tokens, contrast=[[other]], alpha=1.0, beta=0.1)
+    against_other = contrastive(vlm, [[other]], "shuffled", alpha=1.0, cutoff=0.1)
 
-    ways: dict[str, Callable] = {"bare model": plain, "with the adapter": adapted, "contrastive": contrastive}
+    def contrasted() -> None:
+        generate(vlm, ["Describe the image."], [picture], max_new_tokens=args.tokens, processor=against_other)
+
+    ways: dict[str, Callable] = {"bare model": plain, "with the adapter": adapted, "contrastive": contrasted}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(args.turns + 1):
         for name, way in ways.items():

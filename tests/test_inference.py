@@ -9,7 +9,7 @@ from conftest import tiny_qwen, tiny_vlm
 
 from hkd_core.common.errors import UserError
 from hkd_core.hkd.mapping_shift import average, content_kinds, fit_prior, shifted
-from hkd_core.inference import generate, generation, score_choices, shared_prefix
+from hkd_core.inference import Features, contrastive, generate, generation, score_choices, shared_prefix, with_ids
 from hkd_core.inference.contrast import hallucination_score, isolate, least, mixture, plausible, purify
 from hkd_core.inference.distortion import blur, distortion
 from hkd_core.inference.generation import tidy
@@ -86,21 +86,29 @@ def test_batched_generation_equals_one_by_one(vlm, pictures):
     assert together == [generate(vlm, [p], [e], max_new_tokens=6)[0] for p, e in zip(prompts, encoded, strict=True)]
 
 
-def test_contrastive_decoding_with_alpha_and_beta_zero_is_plain_decoding(vlm, pictures):
+def test_contrastive_decoding_with_alpha_and_cutoff_zero_is_plain_decoding(vlm, pictures):
     images = list(pictures.values())[:3]
     clean, blind = (encode_all({"": vlm}, images, distort=d)[""] for d in (None, distortion("blank", 0)))
     prompts = ["Describe the image."] * 3
     plain = generate(vlm, prompts, clean, max_new_tokens=6)
-    assert generate(vlm, prompts, clean, max_new_tokens=6, contrast=[blind], alpha=0.0, beta=0.0) == plain
-    assert generate(vlm, prompts, clean, max_new_tokens=6, contrast=[blind], alpha=2.0, beta=0.0) != plain
+
+    def answers(alpha):
+        return generate(
+            vlm, prompts, clean, max_new_tokens=6, processor=contrastive(vlm, [blind], "blank", alpha=alpha, cutoff=0.0)
+        )
+
+    assert answers(0.0) == plain
+    assert answers(2.0) != plain
 
 
-@pytest.mark.parametrize("kind", ["mixture", "least"])
-def test_a_contrastive_answer_equals_one_that_reads_everything_anew_for_every_token(vlm, pictures, kind):
+@pytest.mark.parametrize("view", ["alike", "least"])
+def test_a_contrastive_answer_equals_one_that_reads_everything_anew_for_every_token(vlm, pictures, view):
     images = list(pictures.values())[:3]
     clean, *views = (encode_all({"": vlm}, images, distort=d)[""] for d in (None, distortion("blank", 0), distortion("noise", 500)))
     prompts = ["Describe the image.", "What color is the dog?", "Is there a boat in the image?"]
-    answers = generate(vlm, prompts, clean, max_new_tokens=24, contrast=views, kind=kind, alpha=1.5, beta=0.1)
+    # Batches of two: each batch's processor must take its own pictures.
+    how = contrastive(vlm, views, view, alpha=1.5, cutoff=0.1)
+    answers = generate(vlm, prompts, clean, max_new_tokens=24, processor=how, batch_size=2)
     for n, prompt in enumerate(prompts):
         ids: list[int] = []
         while len(ids) < 24 and (not ids or ids[-1] != vlm.tokenizer.eos_token_id):
@@ -109,7 +117,7 @@ def test_a_contrastive_answer_equals_one_that_reads_everything_anew_for_every_to
                     vlm.hidden(vlm.inputs([look[n]], [vlm.suffix(prompt) + ids])).last_hidden_state[:, -1] @ vlm.head.T
                     for look in (clean, *views)
                 )
-            ids.append(int(purify(seen, isolate(unseen, kind), alpha=1.5, beta=0.1).argmax()))
+            ids.append(int(purify(seen, isolate(unseen, view), alpha=1.5, cutoff=0.1).argmax()))
         assert answers[n] == tidy(vlm.tokenizer.decode(ids, skip_special_tokens=True))
 
 
@@ -122,7 +130,7 @@ def read_anew(vlm, prompts, clean, blind, tokens, temperature, seed, purify):
         for prompt, so_far, *looks in zip(prompts, said, clean, blind, strict=True):
             inputs = [vlm.inputs([look], [vlm.suffix(prompt) + so_far]) for look in looks]
             seen, other = (vlm.hidden(each).last_hidden_state[:, -1] @ vlm.head.T for each in inputs)
-            rows.append(purify(seen, other, alpha=0.5, beta=0.1))
+            rows.append(purify(seen, other, alpha=0.5, cutoff=0.1))
         logits = torch.cat(rows)
         drawn = torch.multinomial((logits / temperature).softmax(-1), 1)[:, 0] if temperature else logits.argmax(-1)
         for so_far, token in zip(said, drawn.tolist(), strict=True):
@@ -145,9 +153,8 @@ def test_a_long_contrastive_answer_from_caches_equals_one_that_reads_everything_
     images = list(pictures.values())[:3]
     clean, blind = (encode_all({"": vlm}, images, distort=d)[""] for d in (None, distortion("noise", 500)))
     prompts = ["Describe the image.", "What color is the dog?", "Is there a boat in the image?"]
-    answers = generate(
-        vlm, prompts, clean, max_new_tokens=64, contrast=[blind], kind="noise", alpha=0.5, beta=0.1, temperature=temperature, seed=5
-    )
+    how = contrastive(vlm, [blind], "noise", alpha=0.5, cutoff=0.1)
+    answers = generate(vlm, prompts, clean, max_new_tokens=64, processor=how, temperature=temperature, seed=5)
     ends = vlm.tokenizer.eos_token_id
     said = read_anew(vlm, prompts, clean, blind, 64, temperature, 5, in_words)
     ids = [row[: row.index(ends)] if ends in row else row for row in said]
@@ -162,9 +169,10 @@ def test_sampled_contrastive_answers_follow_the_purged_distribution(vlm, picture
         seen, other = (
             vlm.hidden(vlm.inputs(x, [vlm.suffix(prompt)])).last_hidden_state[:, -1] @ vlm.head.T for x in (look, unseen)
         )
-    expected = (purify(seen, other, alpha=1.5, beta=0.1) / 0.7).softmax(-1)[0]
-    how = {"max_new_tokens": 1, "alpha": 1.5, "beta": 0.1, "temperature": 0.7, "batch_size": 1000, "seed": 3}
-    answers = generate(vlm, [prompt] * draws, look * draws, contrast=[unseen * draws], **how)
+    expected = (purify(seen, other, alpha=1.5, cutoff=0.1) / 0.7).softmax(-1)[0]
+    how = {"max_new_tokens": 1, "temperature": 0.7, "batch_size": 1000, "seed": 3}
+    processor = contrastive(vlm, [unseen * draws], "blank", alpha=1.5, cutoff=0.1)
+    answers = generate(vlm, [prompt] * draws, look * draws, processor=processor, **how)
     for token in expected.topk(3).indices:
         share = answers.count(tidy(vlm.tokenizer.decode([int(token)], skip_special_tokens=True))) / draws
         assert share == pytest.approx(float(expected[token]), abs=0.03)
@@ -172,8 +180,8 @@ def test_sampled_contrastive_answers_follow_the_purged_distribution(vlm, picture
 
 def test_purging_by_the_formula_and_by_nothing(logits):
     clean, distorted = logits
-    assert torch.equal(purify(clean, distorted, alpha=0, beta=0), clean)
-    purged = purify(clean, distorted, alpha=0.5, beta=0.1)
+    assert torch.equal(purify(clean, distorted, alpha=0, cutoff=0), clean)
+    purged = purify(clean, distorted, alpha=0.5, cutoff=0.1)
     for n in range(len(clean)):
         for v in range(clean.shape[1]):
             inside = clean[n].softmax(0)[v] >= 0.1 * clean[n].softmax(0).max()
@@ -183,10 +191,10 @@ def test_purging_by_the_formula_and_by_nothing(logits):
             )
 
 
-@pytest.mark.parametrize(("alpha", "beta", "word"), [(-0.1, 0.1, "alpha"), (1, -0.1, "beta"), (1, 1.5, "beta")])
-def test_alpha_and_beta_out_of_range_are_named(logits, alpha, beta, word):
+@pytest.mark.parametrize(("alpha", "cutoff", "word"), [(-0.1, 0.1, "alpha"), (1, -0.1, "cutoff"), (1, 1.5, "cutoff")])
+def test_alpha_and_cutoff_out_of_range_are_named(logits, alpha, cutoff, word):
     with pytest.raises(UserError, match=word):
-        purify(*logits, alpha=alpha, beta=beta)
+        purify(*logits, alpha=alpha, cutoff=cutoff)
 
 
 def test_a_token_the_distortion_does_not_touch_scores_zero_and_a_seen_one_below(logits):
@@ -258,6 +266,27 @@ def test_a_token_at_its_least_keeps_the_lean_of_both_answers():
     assert torch.equal(isolate([there, absent], "alike"), mixture([there, absent]))
 
 
+def test_features_of_examples_are_each_pictures_own_and_their_views_are_those_asked_for_by_hand(vlm, pictures):
+    images = list(pictures.values())[:4]
+    rows = [{"image": images[k], "prompt": "Is there a dog in the image?"} for k in (0, 1, 1, 2)]
+    rows.append({"image": images[1].copy(), "prompt": "Is there a cup in the image?"})
+    rows.append({"image": images[3], "image_id": "mine", "prompt": "Is there a cup in the image?"})
+    ids = [row["image_id"] for row in with_ids(rows)]
+    assert ids[1] == ids[2] == ids[4] and len(set(ids)) == 4 and ids[5] == "mine"
+    features = Features.of_examples(vlm, rows, seed=5)
+    alone = encode_all({"": vlm}, images)[""]
+    assert all(torch.equal(features.clean[i].features, e.features) for i, e in zip(dict.fromkeys(ids), alone, strict=True))
+    (noisy,) = features.under("noise", 500)
+    (by_hand,) = distorted_views(vlm, images, alone, "noise", 500, seed=5)
+    assert all(torch.equal(noisy[i].features, e.features) for i, e in zip(dict.fromkeys(ids), by_hand, strict=True))
+    assert features.under("noise", 500)[0] is noisy  # computed once
+    same, little = features.clean_views(2)
+    (by_hand,) = distorted_views(vlm, images, alone, "noise", 100, seed=6)
+    assert same is features.clean and torch.equal(little["mine"].features, by_hand[3].features)
+    with pytest.raises(UserError, match='example "Where\\?": expected an image or an image_id, got neither'):
+        with_ids([{"prompt": "Where?"}])
+
+
 def test_views_come_from_the_pool_and_never_are_the_picture_itself():
     gists = torch.randn(30, 12, generator=torch.Generator().manual_seed(0))
     chosen = nearest(gists, 4, pool=10)
@@ -275,12 +304,14 @@ def test_the_prior_of_several_views_is_what_each_says_alone_combined(vlm, pictur
         assert torch.allclose(together[i], least(alone)[0], atol=1e-4)
 
 
-def test_an_unknown_distortion_and_one_the_pixels_do_not_allow_are_named():
+def test_an_unknown_view_and_one_the_pixels_do_not_allow_are_named(vlm):
     with pytest.raises(UserError, match='got "smear"'):
         distortion("smear", 1)
+    with pytest.raises(UserError, match='view: expected one of noise, blur, .*, got "smear"'):
+        distorted_views(vlm, [], [], "smear", 1, seed=0)
     with pytest.raises(UserError, match="this processor gives"):
         distortion("blur", 2)(torch.zeros(16, 1176))
-    with pytest.raises(UserError, match='"alike" and "least" need pixels'):
+    with pytest.raises(UserError, match='views "alike" and "least" need pixels'):
         gist(torch.zeros(16, 1176))
     with pytest.raises(UserError, match="60 x 64 pixels has no whole number of 16 x 16 patches"):
         distortion("patches", 0.5)(torch.zeros(1, 3, 60, 64))

@@ -1,4 +1,4 @@
-"""The model as witness: what it answers about things weighs how it names them."""
+"""Self-verification: what a model answers about things weighs how it names them."""
 
 import math
 
@@ -10,8 +10,16 @@ from hkd_core.inference import generate
 from hkd_core.inference.generation import tidy
 from hkd_core.inference.scoring import answer_logits
 from hkd_core.models.vlm import encode_all
-from hkd_core.seed.evolve import verified_targets
-from hkd_core.seed.self_verification import ALREADY_NAMED, affirmed, evidence, name_starts, named_before, reweight
+from hkd_core.seed.lessons import verified_targets
+from hkd_core.seed.self_verification import (
+    ALREADY_NAMED,
+    affirmed,
+    evidence,
+    name_starts,
+    named_before,
+    reweight,
+    self_verifying,
+)
 from hkd_core.training.examples import TrainingSet
 from hkd_core.world.objects import OBJECTS
 from hkd_core.world.tasks import CAPTION_PROMPT, example
@@ -21,7 +29,7 @@ NAMES = ("dog", "egg", "car")
 
 
 @pytest.fixture
-def looks(vlm, pictures):
+def features(vlm, pictures):
     return encode_all({"": vlm}, list(pictures.values())[:3])[""]
 
 
@@ -32,19 +40,19 @@ def test_a_name_begins_with_the_token_that_follows_its_article_in_a_caption(vlm)
     assert len(set(name_starts(vlm, OBJECTS).tolist())) == len(OBJECTS)
 
 
-def test_testimony_is_what_each_question_alone_is_answered(vlm, looks):
-    together = affirmed(vlm, NAMES, looks, WORDING, shift=0.7)
+def test_names_are_affirmed_as_each_question_alone_is_answered(vlm, features):
+    together = affirmed(vlm, NAMES, features, WORDING, shift=0.7)
     yes, no = (vlm.suffix("x", word)[-1] for word in ("Yes", "No"))
-    for n, look in enumerate(looks):
+    for n, picture in enumerate(features):
         for k, prompt in enumerate(
             ("Is there a dog in the image?", "Is there an egg in the image?", "Is there a car in the image?")
         ):
-            logits = answer_logits(vlm, [prompt], [look])[0].double()
+            logits = answer_logits(vlm, [prompt], [picture])[0].double()
             by_hand = -math.log1p(math.exp(-float(logits[yes] - logits[no] - 0.7)))
             assert float(together[n, k]) == pytest.approx(by_hand, abs=1e-4)
 
 
-def test_evidence_stands_at_the_names_alone_and_of_names_that_begin_alike_the_most_affirmed_speaks():
+def test_evidence_stands_at_the_names_alone_and_of_names_that_begin_alike_the_most_affirmed_counts():
     told = torch.tensor([[-0.1, -2.0, -3.0]])
     found = evidence(told, torch.tensor([5, 2, 2]), 7, gamma=2.0)
     assert found.tolist() == [[0, 0, pytest.approx(-4.0), 0, 0, pytest.approx(-0.2), 0]]
@@ -53,22 +61,24 @@ def test_evidence_stands_at_the_names_alone_and_of_names_that_begin_alike_the_mo
         evidence(told, torch.tensor([5, 2, 2]), 7, gamma=-1)
 
 
-def test_only_names_count_as_said_and_only_from_the_next_word_on():
+def test_only_names_count_as_named_and_only_from_the_next_word_on():
     tokens, starts = [4, 2, 3, 2, 5], [2, 5]
     found = named_before(torch.tensor(tokens), torch.tensor(starts), 6)
     by_hand = [[t in starts and t in tokens[:place] for t in range(6)] for place in range(5)]
     assert found.tolist() == by_hand
 
 
-def test_a_vouched_caption_equals_one_that_reads_everything_anew_for_every_word(vlm, looks):
+def test_a_verified_caption_equals_one_that_reads_everything_anew_for_every_word(vlm, features):
     starts, vocabulary = name_starts(vlm, OBJECTS), vlm.head.shape[0]
-    weights = evidence(affirmed(vlm, OBJECTS, looks, WORDING), starts, vocabulary, gamma=3.0)
-    texts = generate(vlm, [CAPTION_PROMPT] * 3, looks, max_new_tokens=8, evidence=weights, starts=starts, beta=0.05)
-    for n, look in enumerate(looks):
+    weights = evidence(affirmed(vlm, OBJECTS, features, WORDING), starts, vocabulary, gamma=3.0)
+    how = self_verifying(weights, starts, cutoff=0.05)
+    # Batches of two: each batch's processor must take its own evidence.
+    texts = generate(vlm, [CAPTION_PROMPT] * 3, features, max_new_tokens=8, processor=how, batch_size=2)
+    for n, picture in enumerate(features):
         suffix, said = vlm.suffix(CAPTION_PROMPT), set()
         for _ in range(8):
             with torch.no_grad():
-                states = vlm.hidden(vlm.inputs([look], [suffix])).last_hidden_state
+                states = vlm.hidden(vlm.inputs([picture], [suffix])).last_hidden_state
             logits = (states[0, -1] @ vlm.head.T).double()
             allowed = logits >= logits.max() + math.log(0.05)
             for k in range(vocabulary):
@@ -82,37 +92,26 @@ def test_a_vouched_caption_equals_one_that_reads_everything_anew_for_every_word(
         assert texts[n] == tidy(again)
 
 
-def test_without_evidence_and_with_every_token_plausible_it_is_plain_decoding(vlm, looks):
-    plain = generate(vlm, [CAPTION_PROMPT] * 3, looks, max_new_tokens=8)
-    nothing = torch.zeros(3, vlm.head.shape[0])
-    assert (
-        generate(
-            vlm,
-            [CAPTION_PROMPT] * 3,
-            looks,
-            max_new_tokens=8,
-            evidence=nothing,
-            starts=torch.tensor([], dtype=torch.long),
-            beta=0.0,
-        )
-        == plain
-    )
+def test_without_evidence_and_with_every_token_plausible_it_is_plain_decoding(vlm, features):
+    plain = generate(vlm, [CAPTION_PROMPT] * 3, features, max_new_tokens=8)
+    nothing = self_verifying(torch.zeros(3, vlm.head.shape[0]), torch.tensor([], dtype=torch.long), cutoff=0.0)
+    assert generate(vlm, [CAPTION_PROMPT] * 3, features, max_new_tokens=8, processor=nothing) == plain
 
 
-def test_targets_of_captions_are_vouched_for_one_word_at_a_time(vlm, scenes, looks):
-    shown = {scenes[0].image_id: looks[0]}
+def test_targets_of_captions_are_reweighted_one_word_at_a_time(vlm, scenes, features):
+    shown = {scenes[0].image_id: features[0]}
     data = TrainingSet(
         {"student": vlm}, [example(scenes[0], "caption", CAPTION_PROMPT, "The image shows a dog, a dog.")], {"student": shown}
     )
     starts, vocabulary = name_starts(vlm, OBJECTS), vlm.head.shape[0]
-    weights = evidence(affirmed(vlm, OBJECTS, looks[:1], WORDING), starts, vocabulary, gamma=2.0)
-    (target,) = verified_targets(vlm, data, {scenes[0].image_id: weights[0]}, starts, beta=0.0, epsilon=1e-6)
+    weights = evidence(affirmed(vlm, OBJECTS, features[:1], WORDING), starts, vocabulary, gamma=2.0)
+    (target,) = verified_targets(vlm, data, {scenes[0].image_id: weights[0]}, starts, cutoff=0.0, epsilon=1e-6)
     suffix, dog = data.suffixes[0], int(name_starts(vlm, ("dog",))[0])
     first = len(suffix) - len(target)
     for place in range(len(target)):
         with torch.no_grad():
-            clean = vlm.hidden(vlm.inputs([looks[0]], [suffix[: first + place]])).last_hidden_state[0, -1:] @ vlm.head.T
+            clean = vlm.hidden(vlm.inputs([features[0]], [suffix[: first + place]])).last_hidden_state[0, -1:] @ vlm.head.T
         said = torch.zeros(1, vocabulary, dtype=torch.bool)
         said[0, dog] = dog in suffix[first : first + place]
-        assert torch.allclose(target[place].exp(), reweight(clean, weights, said, beta=0.0).softmax(-1)[0], atol=1e-4)
+        assert torch.allclose(target[place].exp(), reweight(clean, weights, said, cutoff=0.0).softmax(-1)[0], atol=1e-4)
     assert float(target[-1][dog]) < -12 < float(target[0][dog])

@@ -8,36 +8,13 @@ from statistics import NormalDist
 
 import numpy as np
 
+from hkd_core.inference.margins import auroc as auroc
+from hkd_core.inference.margins import auroc_interval as auroc_interval
+
 
 def yes_probability(margins: Sequence[float]) -> np.ndarray:
     """[N] probability of yes, without overflow for any margin."""
     return np.exp(-np.logaddexp(0, -np.asarray(margins, float)))
-
-
-def auroc(margins: Sequence[float], labels: Sequence[int]) -> float:
-    """Probability that a random yes question has the larger margin than a random no question (scikit-learn's)."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(labels, margins))
-
-
-def auroc_interval(
-    margins: Sequence[float], labels: Sequence[int], clusters: Sequence[str], *, draws: int = 1000, seed: int = 0
-) -> tuple[float, float, float]:
-    """(`auroc`, low, high): 95 %, percentile, whole clusters (pictures) drawn with replacement. Ties count half."""
-    _, place = np.unique(np.asarray(clusters), return_inverse=True)
-    count = place.max() + 1
-    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
-    order = np.argsort(np.asarray(margins), kind="stable")
-    values, weight = np.asarray(margins)[order], times[:, place[order]].astype(float)
-    yes = np.asarray(labels)[order] == 1
-    # Of each answer: how much "no" lies below its margin, and how much at it.
-    no_so_far = np.concatenate([np.zeros((draws, 1)), np.cumsum(weight * ~yes, 1)], 1)
-    below, up_to = no_so_far[:, np.searchsorted(values, values)], no_so_far[:, np.searchsorted(values, values, "right")]
-    with np.errstate(invalid="ignore"):
-        drawn = (weight * yes * (below + up_to) / 2).sum(1) / ((weight * yes).sum(1) * no_so_far[:, -1])
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return auroc(margins, labels), float(low), float(high)
 
 
 def average_precision(margins: Sequence[float], labels: Sequence[int]) -> float:

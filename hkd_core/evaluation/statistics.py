@@ -5,6 +5,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from hkd_core.inference.margins import best_shift as best_shift
+
 Metric = Callable[[np.ndarray], np.ndarray]  # sums [..., K] -> values [...]
 
 
@@ -72,20 +74,6 @@ def yes_ratio(sums: np.ndarray) -> np.ndarray:
 def _table(sums: np.ndarray) -> np.ndarray:
     classes = round(sums.shape[-1] ** 0.5)
     return sums.reshape(*sums.shape[:-1], classes, classes)
-
-
-def best_shift(margins: np.ndarray, labels: np.ndarray) -> float:
-    """The constant c for which "yes if margin > c" has the best F1 on held-out data; the middle of the best gap.
-
-    Ties go to the shift nearest to none. Source: the control of arXiv 2504.10020.
-    """
-    order = np.sort(np.unique(margins))
-    candidates = np.concatenate([[order[0] - 1], (order[1:] + order[:-1]) / 2, [order[-1] + 1], [0.0]])
-    said = margins[None, :] > candidates[:, None]
-    hits = (said & (labels[None, :] == 1)).sum(1)
-    scores = 2 * hits / np.maximum(said.sum(1) + labels.sum(), 1)
-    best = candidates[scores >= scores.max() - 1e-12]
-    return float(best[np.abs(best).argmin()])
 
 
 def paired_interval(

@@ -10,11 +10,11 @@ from hkd_core.data.wording import Wording
 from hkd_core.evaluation import statistics as stats
 from hkd_core.hkd.mapping_shift import Prior, average, content_kinds, fit_prior, shifted
 from hkd_core.inference.contrast import isolate, purify
-from hkd_core.inference.generation import generate
+from hkd_core.inference.generation import contrastive, generate
 from hkd_core.inference.scoring import answer_logits, prior_logits, score_choices
 from hkd_core.inference.views import FREE_TEXT_VIEWS
 from hkd_core.models.vlm import VLM, Encoded
-from hkd_core.seed.self_verification import affirmed, evidence, name_starts
+from hkd_core.seed.self_verification import affirmed, evidence, name_starts, self_verifying
 
 POPE = ("pope_random", "pope_popular", "pope_adversarial")
 TASKS = ("task1", "task2")
@@ -125,8 +125,8 @@ def yes_no_answers(vlm: VLM, val: Split, test: Split, decodings: Sequence[str], 
         found["sampling"] = found["greedy"] - np.log(1 / rng.random(len(rows)) - 1)
     if "contrastive" in decodings:
         unseen, unseen_val = yes_no_logits(vlm, test, rows, "distorted"), yes_no_logits(vlm, val, held, "distorted")
-        found["contrastive"] = margins(vlm, purify(clean, unseen, alpha=contrast["alpha"], beta=contrast["beta"]))
-        purged = margins(vlm, purify(clean_val, unseen_val, alpha=contrast["alpha"], beta=contrast["beta"]))
+        found["contrastive"] = margins(vlm, purify(clean, unseen, alpha=contrast["alpha"], cutoff=contrast["beta"]))
+        purged = margins(vlm, purify(clean_val, unseen_val, alpha=contrast["alpha"], cutoff=contrast["beta"]))
         found["contrastive_shift"] = found["contrastive"] - stats.best_shift(purged, truth)
     for control in (name for name in CONTROLS if name in decodings):
         found[control] = margins(vlm, yes_no_logits(vlm, test, rows, control))
@@ -167,7 +167,7 @@ def task_answers(
             told["sampling"] = clean + np.random.default_rng(seed).gumbel(size=clean.shape)
         if "contrastive" in decodings:
             views = [torch.as_tensor(choice_scores(vlm, rows, view)) for view in test.views(rows)]
-            told["contrastive"] = purify(torch.as_tensor(clean), isolate(views, test.kind), **contrast).numpy()
+            told["contrastive"] = purify(torch.as_tensor(clean), isolate(views, test.kind), alpha=contrast["alpha"], cutoff=contrast["beta"]).numpy()
         told_val = {}
         if "msi" in decodings:
             told_val = {"greedy": choice_scores(vlm, held, val.pictures(held)), "msi": shifted_scores(vlm, val, held)}
@@ -222,12 +222,12 @@ def caption_answers(
     if "sampling" in decodings:
         how["sampling"] = {"temperature": 1.0, "seed": seed}
     if "contrastive" in decodings:
-        settings = {"alpha": contrast["alpha"], "beta": contrast["beta"]}
-        how["contrastive"] = {"contrast": test.views(rows)[:FREE_TEXT_VIEWS], "kind": test.kind, **settings}
+        settings = {"alpha": contrast["alpha"], "cutoff": contrast["beta"]}
+        how["contrastive"] = {"processor": contrastive(vlm, test.views(rows)[:FREE_TEXT_VIEWS], test.kind, **settings)}
     if "asked" in decodings:
         told, starts = affirmed(vlm, names, pictures, test.wording, shift=contrast["shift"]), name_starts(vlm, names)
         weights = evidence(told, starts, vlm.head.shape[0], gamma=contrast["gamma"])
-        how["asked"] = {"evidence": weights, "starts": starts, "beta": contrast["asked_beta"]}
+        how["asked"] = {"processor": self_verifying(weights, starts, cutoff=contrast["asked_beta"])}
     found = []
     for decoding, settings in how.items():
         texts = generate(vlm, prompts, pictures, max_new_tokens=max_new_tokens, title=f"captions, {decoding}", **settings)

@@ -1,4 +1,4 @@
-"""Pictures distorted so that only the prior is left to speak. Each takes and gives normalised pixels, same shape."""
+"""Distortions of a picture that leave only the model's prior. Each takes normalised pixels and gives the same shape."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from hkd_core.common.errors import UserError
 
-KINDS = ("noise", "blur", "patches", "blank")
+PIXEL_VIEWS = ("noise", "blur", "patches", "blank")
 STEPS = 1000
 
 
@@ -43,32 +43,32 @@ def drop_patches(pixels: Tensor, share: float, size: int, generator: torch.Gener
     return torch.where(dropped, pixels.mean((-2, -1), keepdim=True), pixels)
 
 
-def distortion(kind: str, strength: float, *, seed: int = 0, patch: int = 16) -> Callable[[Tensor], Tensor]:
+def distortion(view: str, strength: float, *, seed: int = 0, patch: int = 16) -> Callable[[Tensor], Tensor]:
     """A distortion of normalised pixels [N, C, H, W], the same for the same seed.
 
     strength: "noise" the diffusion step (0 to 999), "blur" sigma in pixels, "patches" the share dropped; "blank" has none.
-    Raises UserError for an unknown kind, a strength out of range, or pixels whose shape does not allow it.
+    Raises UserError for an unknown view, a strength out of range, or pixels whose shape does not allow it.
     """
-    if kind not in KINDS:
-        raise UserError(f'distortion: expected one of {", ".join(KINDS)}, got "{kind}"')
-    if kind == "noise" and not 0 <= strength < STEPS:
+    if view not in PIXEL_VIEWS:
+        raise UserError(f'distortion: expected one of {", ".join(PIXEL_VIEWS)}, got "{view}"')
+    if view == "noise" and not 0 <= strength < STEPS:
         raise UserError(f"distortion: noise expects a step from 0 to {STEPS - 1}, got {strength}")
-    if kind == "blur" and strength <= 0:
+    if view == "blur" and strength <= 0:
         raise UserError(f"distortion: blur expects a sigma above 0, got {strength}")
-    if kind == "patches" and not 0 <= strength <= 1:
+    if view == "patches" and not 0 <= strength <= 1:
         raise UserError(f"distortion: patches expects a share from 0 to 1, got {strength}")
     generator = torch.Generator().manual_seed(seed)
 
     def apply(pixels: Tensor) -> Tensor:
-        if kind == "noise":
+        if view == "noise":
             return diffuse(pixels, int(strength), generator)
         if pixels.ndim != 4:
             raise UserError(
-                f'distortion "{kind}" needs pixels [N, C, H, W]; this processor gives {list(pixels.shape)}: use "noise"'
+                f'distortion "{view}" needs pixels [N, C, H, W]; this processor gives {list(pixels.shape)}: use "noise"'
             )
-        if kind == "blur":
+        if view == "blur":
             return blur(pixels, strength)
-        if kind == "patches":
+        if view == "patches":
             return drop_patches(pixels, strength, patch, generator)
         return pixels.mean((-2, -1), keepdim=True).expand_as(pixels).contiguous()
 

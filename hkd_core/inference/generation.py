@@ -1,6 +1,7 @@
-"""Free text from a model: batched, greedy or sampled, plain or contrastive."""
+"""Free text from a model: batched, greedy or sampled, and with the next token's logits changed by a processor, for instance `contrastive`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,13 +10,24 @@ from transformers import Cache, LogitsProcessor, LogitsProcessorList
 from hkd_core.common.progress import progress
 from hkd_core.inference.contrast import isolate, purify
 from hkd_core.models.vlm import VLM, Encoded, to_device
-from hkd_core.seed.self_verification import reweight
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of `generate`. rows: which of the prompts; suffixes: their token ids after the picture; length: tokens before the answer."""
+
+    rows: slice
+    suffixes: list[list[int]]
+    length: int
+
+
+ProcessorFor = Callable[[Batch], LogitsProcessor]  # makes the processor of one batch
 
 
 class ContrastiveProcessor(LogitsProcessor):
-    """Purifies the logits of each step against the same text read under distorted views.
+    """Purifies each step's logits against the same text read under distorted views.
 
-    All views are one batch with a cache of its own, so that a token costs one pass over itself for the picture and one for its views.
+    All views are one batch with their own cache, so a token costs one pass for the picture and one for its views.
     """
 
     def __init__(
@@ -23,13 +35,13 @@ class ContrastiveProcessor(LogitsProcessor):
         vlm: VLM,
         views: Sequence[Sequence[Encoded]],
         suffixes: Sequence[list[int]],
-        kind: str,
+        view: str,
         *,
         alpha: float,
-        beta: float,
+        cutoff: float,
     ):
-        self.vlm, self.count, self.kind, self.alpha, self.beta = vlm, len(views), kind, alpha, beta
-        rows = vlm.inputs([picture for view in views for picture in view], list(suffixes) * len(views), left=True)
+        self.vlm, self.count, self.view, self.alpha, self.cutoff = vlm, len(views), view, alpha, cutoff
+        rows = vlm.inputs([picture for shown in views for picture in shown], list(suffixes) * len(views), left=True)
         self.rows = to_device(rows, vlm.device)
         self.mask = self.rows["attention_mask"]
         self.cache: Cache | None = None
@@ -37,8 +49,8 @@ class ContrastiveProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         states = self.read(input_ids[:, -1:].repeat(self.count, 1))
-        distorted = isolate((states.float() @ self.vlm.head.float().T).chunk(self.count), self.kind)
-        return purify(scores.float(), distorted, alpha=self.alpha, beta=self.beta)
+        distorted = isolate((states.float() @ self.vlm.head.float().T).chunk(self.count), self.view)
+        return purify(scores.float(), distorted, alpha=self.alpha, cutoff=self.cutoff)
 
     def read(self, latest: Tensor) -> Tensor:
         """[views * B, H] states that the next token follows: of the whole prompt at first, then of the `latest` token [views * B, 1]."""
@@ -62,17 +74,18 @@ class ContrastiveProcessor(LogitsProcessor):
         return output.last_hidden_state[:, -1]
 
 
-class EvidenceProcessor(LogitsProcessor):
-    """Weighs each step's logits with the evidence [B, V] for each name; a name (its first token in `starts`) is said once."""
+def contrastive(vlm: VLM, views: Sequence[Sequence[Encoded]], view: str, *, alpha: float, cutoff: float) -> ProcessorFor:
+    """Contrastive decoding for `generate`: its answers purified, token by token (`purify`), of the prior under several views.
 
-    def __init__(self, evidence: Tensor, starts: Tensor, prompt: int, *, beta: float):
-        self.evidence, self.prompt, self.beta = evidence, prompt, beta
-        self.named = torch.zeros(evidence.shape[1], dtype=torch.bool, device=evidence.device)
-        self.named[starts.to(evidence.device)] = True
+    views: for each view one picture a prompt; view: how they were made (one of `views.VIEWS`).
+    Source: VCD (arXiv 2311.16922), with one view; several views are our choice.
+    """
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        said = torch.zeros_like(scores, dtype=torch.bool).scatter(1, input_ids[:, self.prompt :], True) & self.named
-        return reweight(scores.float(), self.evidence, said, beta=self.beta)
+    def processor(batch: Batch) -> LogitsProcessor:
+        shown = [pictures[batch.rows] for pictures in views]
+        return ContrastiveProcessor(vlm, shown, batch.suffixes, view, alpha=alpha, cutoff=cutoff)
+
+    return processor
 
 
 @torch.no_grad()
@@ -84,17 +97,14 @@ def generate(
     max_new_tokens: int = 40,
     temperature: float = 0.0,
     seed: int = 0,
-    contrast: Sequence[Sequence[Encoded]] | None = None,
-    kind: str = "",
-    alpha: float = 1.0,
-    beta: float = 0.1,
-    evidence: Tensor | None = None,
-    starts: Tensor | None = None,
+    processor: ProcessorFor | None = None,
     batch_size: int = 128,
     title: str = "",
 ) -> list[str]:
-    """One answer per prompt. temperature 0: greedy; contrast: distorted views of the pictures, and
-    their kind, for contrastive decoding; evidence: [prompts, V] with the names' `starts` (see `testimony`)."""
+    """One answer for each prompt about each picture. temperature 0: greedy.
+
+    processor: makes, for one batch, what changes the next token's logits (`contrastive`, `seed.self_verifying`); None: nothing does.
+    """
     torch.manual_seed(seed)
     answers: list[str] = []
     batches = range(0, len(prompts), batch_size)
@@ -102,25 +112,19 @@ def generate(
         part = slice(i, i + batch_size)
         suffixes = [vlm.suffix(prompt) for prompt in prompts[part]]
         inputs = to_device(vlm.inputs(pictures[part], suffixes, left=True), vlm.device)
-        processors = LogitsProcessorList()
-        if contrast is not None:
-            views = [view[part] for view in contrast]
-            processors.append(ContrastiveProcessor(vlm, views, suffixes, kind, alpha=alpha, beta=beta))
-        if evidence is not None:
-            row = evidence[part].to(vlm.device)
-            processors.append(EvidenceProcessor(row, starts, inputs["input_ids"].shape[1], beta=beta))
+        length = inputs["input_ids"].shape[1]
+        processors = [processor(Batch(part, suffixes, length))] if processor else []
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
         pad = vlm.tokenizer.pad_token_id if vlm.tokenizer.pad_token_id is not None else vlm.tokenizer.eos_token_id
         found = vlm.model.generate(
             **vlm.arguments(inputs),
             max_new_tokens=max_new_tokens,
-            logits_processor=processors,
+            logits_processor=LogitsProcessorList(processors),
             pad_token_id=pad,
             eos_token_id=vlm.tokenizer.eos_token_id,
             **sampling,
         )
-        new = found[:, inputs["input_ids"].shape[1] :]
-        answers += [tidy(text) for text in vlm.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        answers += [tidy(text) for text in vlm.tokenizer.batch_decode(found[:, length:], skip_special_tokens=True)]
     return answers
 
 

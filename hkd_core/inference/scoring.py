@@ -41,12 +41,12 @@ def token_logits(
 
 
 def view_logits(
-    vlm: VLM, suffixes: Sequence[list[int]], keep: Sequence[int], views: Sequence[Sequence[Encoded]], kind: str, *, title: str = ""
+    vlm: VLM, suffixes: Sequence[list[int]], keep: Sequence[int], views: Sequence[Sequence[Encoded]], view: str, *, title: str = ""
 ) -> list[Tensor]:
-    """[keep[i], V]: the prior of each suffix under its views (`contrast.isolate`); views: one list of pictures a view."""
+    """[keep[i], V]: the prior of each suffix under its views (`contrast.isolate`); views: one list of pictures for each view."""
     several = len(views)
-    flat = token_logits(vlm, list(suffixes) * several, list(keep) * several, [p for view in views for p in view], title=title)
-    return [isolate(flat[i :: len(suffixes)], kind) for i in range(len(suffixes))]
+    flat = token_logits(vlm, list(suffixes) * several, list(keep) * several, [p for shown in views for p in shown], title=title)
+    return [isolate(flat[i :: len(suffixes)], view) for i in range(len(suffixes))]
 
 
 def answer_logits(vlm: VLM, prompts: Sequence[str], pictures: Sequence[Encoded], *, title: str = "") -> Tensor:
@@ -55,10 +55,10 @@ def answer_logits(vlm: VLM, prompts: Sequence[str], pictures: Sequence[Encoded],
     return torch.cat(token_logits(vlm, rows, [1] * len(rows), pictures, title=title))
 
 
-def prior_logits(vlm: VLM, prompts: Sequence[str], views: Sequence[Sequence[Encoded]], kind: str, *, title: str = "") -> Tensor:
+def prior_logits(vlm: VLM, prompts: Sequence[str], views: Sequence[Sequence[Encoded]], view: str, *, title: str = "") -> Tensor:
     """[N, V] as `answer_logits`, but under distorted views, combined."""
     rows = [vlm.suffix(prompt) for prompt in prompts]
-    return torch.cat(view_logits(vlm, rows, [1] * len(rows), views, kind, title=title))
+    return torch.cat(view_logits(vlm, rows, [1] * len(rows), views, view, title=title))
 
 
 def choice_tokens(vlm: VLM, prompt: str, choices: Sequence[str]) -> list[list[int]]:

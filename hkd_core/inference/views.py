@@ -1,11 +1,13 @@
-"""What a model is shown in place of the picture, so that only its prior is left to speak: one distorted view or several.
+"""What a model is shown in place of the picture, so that only its prior is left to answer: one view or several.
 
-"alike" is ours: other pictures of like gist, as they are. A destroyed picture is none the model has ever seen, and what it
-then says is no clean prior; another picture of the same kind of place is, and several of them give its mean. "least" looks at the same
-pictures and takes every token at its least (`contrast.least`). "shuffled" are other pictures whatever their gist, "none" is no picture.
+"noise", "blur", "patches" and "blank" distort the pixels; "none" shows no picture. "shuffled" shows other pictures, drawn at random.
+"alike" and "least" are our own. A destroyed picture is unlike any that the model has seen, so its answer is no clean prior. "alike"
+shows other pictures whose colours are similar; several of them give their mean. "least" shows the same pictures and takes each
+token at its smallest probability (`contrast.least`).
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,19 +15,85 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hkd_core.common.errors import UserError
-from hkd_core.inference.distortion import KINDS as DISTORTIONS
-from hkd_core.inference.distortion import distortion
+from hkd_core.inference.distortion import PIXEL_VIEWS, distortion
 from hkd_core.models.vlm import VLM, Encoded, Picture, encode_all
 
-KINDS = (*DISTORTIONS, "alike", "least", "shuffled", "none")
+VIEWS = (*PIXEL_VIEWS, "alike", "least", "shuffled", "none")
 FREE_TEXT_VIEWS = 8  # at most, where texts differ and views cannot be shared
+LITTLE_NOISE = 100  # diffusion steps: a clean view that is not the same picture
+
+
+class Features:
+    """What one model sees of some pictures: as they are, and under any view. A view is computed when it is first asked for.
+
+    ids, pictures: names and pictures in one order. clean: name -> Encoded. seed: of everything that is drawn at random.
+    pool: "alike" and "least" take their pictures among the first `pool`, so that fewer have to be read; None: among all.
+    """
+
+    def __init__(self, vlm: VLM, ids: Sequence[str], pictures: Sequence[Picture], *, seed: int = 0, pool: int | None = None):
+        self.vlm, self.ids, self.pictures, self.seed, self.pool = vlm, list(ids), pictures, seed, pool
+        self.clean: dict[str, Encoded] = self._named(encode_all({"": vlm}, pictures)[""])
+        self._views: dict[tuple[str, float], list[dict[str, Encoded]]] = {}
+
+    @classmethod
+    def of_examples(cls, vlm: VLM, examples: Sequence[dict], *, seed: int = 0, pool: int | None = None) -> "Features":
+        """The features of the examples' pictures (`image`), named as `with_ids` names them."""
+        pictures = {row["image_id"]: row["image"] for row in with_ids(examples)}
+        return cls(vlm, list(pictures), list(pictures.values()), seed=seed, pool=pool)
+
+    def _named(self, encoded: Sequence[Encoded]) -> dict[str, Encoded]:
+        return dict(zip(self.ids, encoded, strict=True))
+
+    def under(self, view: str, strength: float) -> list[dict[str, Encoded]]:
+        """One dict name -> Encoded for each of the views that `distorted_views` gives. Raises UserError as it does."""
+        if (view, strength) not in self._views:
+            found = distorted_views(
+                self.vlm, self.pictures, list(self.clean.values()), view, strength, seed=self.seed, pool=self.pool
+            )
+            self._views[view, strength] = [self._named(encoded) for encoded in found]
+        return self._views[view, strength]
+
+    def clean_views(self, count: int) -> list[dict[str, Encoded]]:
+        """`count` views in which everything can be seen: the picture itself, then the picture with a little noise."""
+        clean = list(self.clean.values())
+        noisy = (
+            distorted_views(self.vlm, self.pictures, clean, "noise", LITTLE_NOISE, seed=self.seed + k)[0] for k in range(1, count)
+        )
+        return [self.clean, *map(self._named, noisy)]
+
+
+def with_ids(examples: Sequence[dict]) -> list[dict]:
+    """The examples with an `image_id`: their own, or a name made of the picture's content, so that equal pictures share it.
+
+    Raises UserError for an example that has neither `image_id` nor `image`.
+    """
+    known: dict[int, str] = {}
+    found = []
+    for row in examples:
+        if not row.get("image_id"):
+            if row.get("image") is None:
+                raise UserError(f'example "{row.get("prompt", "")}": expected an image or an image_id, got neither')
+            image = row["image"]
+            if id(image) not in known:
+                pixels = np.asarray(image)
+                known[id(image)] = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:16]
+            row = row | {"image_id": known[id(image)]}
+        found.append(row)
+    return found
+
+
+def of_views(
+    features: Mapping[str, Encoded], views: Sequence[Mapping[str, Encoded]], name: str = "view"
+) -> dict[str, Mapping[str, Encoded]]:
+    """The clean features under "student" and each view under "NAME 0", "NAME 1" and so on, as `TrainingSet` takes them."""
+    return {"student": features} | {f"{name} {k}": view for k, view in enumerate(views)}
 
 
 def gist(pixels: Tensor) -> Tensor:
     """[N, 12]: the mean colours of a picture's quarters; pixels [N, 3, H, W]. Raises UserError for other shapes."""
     if pixels.ndim != 4:
         shape = list(pixels.shape)
-        raise UserError(f'distortion "alike" and "least" need pixels [N, C, H, W]; this processor gives {shape}: use "shuffled"')
+        raise UserError(f'views "alike" and "least" need pixels [N, C, H, W]; this processor gives {shape}: use "shuffled"')
     return F.adaptive_avg_pool2d(pixels.float(), 2).flatten(1)
 
 
@@ -63,26 +131,26 @@ def distorted_views(
     vlm: VLM,
     pictures: Sequence[Picture],
     clean: Sequence[Encoded],
-    kind: str,
+    view: str,
     strength: float,
     *,
     seed: int,
     pool: int | None = None,
     batch_size: int = 250,
 ) -> list[list[Encoded]]:
-    """Views of every picture without what is asked about: one list [N] a view.
+    """Views of every picture without what is asked about: one list [N] for each view.
 
-    clean: the pictures' own features. kind, strength: as `distortion` takes them (one view), or "alike" or "least" and how many views,
-    taken among the first `pool` pictures (fewer views to read) or all; "shuffled" and how many; "none" has no strength.
-    Raises UserError for an unknown kind or a strength out of range.
+    clean: the pictures' own features. view, strength: as `distortion` takes them (one view); "alike" or "least" and how many views,
+    taken among the first `pool` pictures or all; "shuffled" and how many views; "none" (its strength means nothing).
+    Raises UserError for an unknown view or a strength out of range.
     """
-    if kind not in KINDS:
-        raise UserError(f'distortion: expected one of {", ".join(KINDS)}, got "{kind}"')
-    if kind in DISTORTIONS:
-        return [encode_all({"": vlm}, pictures, distort=distortion(kind, strength, seed=seed), batch_size=batch_size)[""]]
-    if kind == "none":
+    if view not in VIEWS:
+        raise UserError(f'view: expected one of {", ".join(VIEWS)}, got "{view}"')
+    if view in PIXEL_VIEWS:
+        return [encode_all({"": vlm}, pictures, distort=distortion(view, strength, seed=seed), batch_size=batch_size)[""]]
+    if view == "none":
         return [[vlm.without_picture(picture) for picture in clean]]
-    if kind == "shuffled":
+    if view == "shuffled":
         return [[clean[int(k)] for k in column] for column in others(len(clean), int(strength), seed).T]
     starts = range(0, len(pictures), batch_size)
     pixels = (torch.as_tensor(np.asarray(vlm.prepare(pictures[i : i + batch_size])["pixel_values"])) for i in starts)

@@ -1,113 +1,38 @@
-"""Mode-seeking evolving (SEED): a model's own purified distribution, distilled back into an adapter (or a control).
+"""Mode-seeking evolving: a model's own purged distribution, distilled back into an adapter (or a control), round by round.
 
-Stated by SEED's abstract: identify, isolate, purge, distil back, mode-seeking, an adapter. The rest is our reading.
+minimise over the adapter:  KL(q || p*)  at purged answers  +  anchor_weight KL(p || q)  at anchors
+
+q: the model with the adapter; p*: its purged distribution; p: what it said before. SEED's abstract states that purified knowledge
+is distilled back, mode-seeking, into an adapter. Reverse KL, the anchors and how rounds end are our reading.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
 
-from hkd_core.inference.contrast import purify
-from hkd_core.inference.scoring import token_logits, view_logits
-from hkd_core.inference.views import FREE_TEXT_VIEWS
-from hkd_core.losses import divergence, smooth_logits
+from hkd_core.common.errors import UserError
+from hkd_core.losses import divergence
 from hkd_core.models.adapter import HallucinationEliminationAdapter
-from hkd_core.models.vlm import VLM
-from hkd_core.seed.self_verification import named_before, reweight
-from hkd_core.training.examples import TrainingSet, answer_hidden, project
-from hkd_core.training.objectives import ModelGroup
-from hkd_core.training.trainer import LossTerm
+from hkd_core.models.vlm import VLM, Encoded, decoder_layers
+from hkd_core.seed.lessons import Lesson, collate_with
+from hkd_core.training.examples import answer_hidden, project
+from hkd_core.training.objectives import ModelGroup, trainable
+from hkd_core.training.trainer import LossTerm, Schedule, train
 
-
-def purified_targets(
-    vlm: VLM,
-    data: TrainingSet,
-    views: Sequence[str],
-    kind: str,
-    *,
-    alphas: Sequence[float],
-    beta: float,
-    shift: Tensor | None,
-    epsilon: float = 1e-3,
-    clean: Sequence[str] = ("student",),
-) -> list[Tensor]:
-    """For every example the purified log-probabilities [answer tokens, V] of the model as it is now: one round's targets.
-
-    data: pictures under "student" and, of each view, under its name. alphas: one an example; at 0 the model's own distribution stays
-    as it is, an anchor against forgetting (0 throughout is the control without purging). `shift` [V] applies, where something is
-    purged, to questions with choices alone, as the control's does. Outside the plausible set the target has probability `epsilon` in
-    all, so that reverse KL stays finite. clean: names of the clean views of a picture, whose mean is purged.
-    """
-    suffixes = [suffix[:-1] for suffix in data.suffixes]
-    keep = [length - prompt for length, prompt in zip(data.lengths, data.prompts, strict=True)]
-
-    def asked(rows: Sequence[int]) -> tuple[list, list]:
-        return [suffixes[i] for i in rows], [keep[i] for i in rows]
-
-    def seen_by(name: str, rows: Sequence[int]) -> list:
-        return [data.pictures[name][data.examples[i]["image_id"]] for i in rows]
-
-    everything = range(len(data))
-    said = token_logits(vlm, *asked(everything), seen_by("student", everything), title="clean")
-    targets = [logits.log_softmax(-1) for logits in said]
-    for closed in (True, False):
-        rows = [i for i in everything if alphas[i] > 0 and bool(data.examples[i]["choices"]) == closed]
-        if not rows:
-            continue
-        used = [seen_by(name, rows) for name in (views if closed else views[:FREE_TEXT_VIEWS])]
-        unseen = view_logits(vlm, *asked(rows), used, kind, title="isolating the prior")
-        seen = [said[i] for i in rows]
-        if len(clean) > 1:
-            seen = view_logits(vlm, *asked(rows), [seen_by(name, rows) for name in clean], "clean", title="clean views")
-        constant = shift if closed else None
-        for i, look, prior in zip(rows, seen, unseen, strict=True):
-            targets[i] = smooth_logits(purify(look, prior, alpha=alphas[i], beta=beta, shift=constant), epsilon)
-    return targets
-
-
-def verified_targets(
-    vlm: VLM, data: TrainingSet, evidence: Mapping[str, Tensor], starts: Tensor, *, beta: float, epsilon: float = 1e-3
-) -> list[Tensor]:
-    """For every caption the log-probabilities [answer tokens, V] of the model as it is now, purged by its own answers.
-
-    evidence: image_id -> [V], with the names' `starts` (see `inference.testimony`). beta, epsilon: as `purified_targets` takes them.
-    """
-    asked = [length - prompt for length, prompt in zip(data.lengths, data.prompts, strict=True)]
-    pictures = [data.pictures["student"][row["image_id"]] for row in data.examples]
-    clean = token_logits(vlm, [suffix[:-1] for suffix in data.suffixes], asked, pictures, title="own captions")
-    targets = []
-    for row, suffix, logits in zip(data.examples, data.suffixes, clean, strict=True):
-        said = named_before(torch.tensor(suffix[-len(logits) :]), starts, logits.shape[1])
-        targets.append(smooth_logits(reweight(logits, evidence[row["image_id"]], said, beta=beta), epsilon))
-    return targets
-
-
-def collate_with(
-    data: TrainingSet, targets: Sequence[Tensor], anchors: Sequence[bool] | None = None
-) -> Callable[[list[int]], dict]:
-    """Indices -> the batch of `data`, with "target" [N, V] and "anchor" [N] bool in the order of its answer tokens.
-
-    anchors: which examples anchor_weight what the model said before, not what is left of it after a purge; None: none does.
-    """
-
-    def collate(indices: list[int]) -> dict:
-        batch = data.collate(indices)
-        batch["features"] = {"student": batch["features"]["student"]}
-        chosen = [targets[i] for i in indices]
-        held = [torch.full((len(targets[i]),), bool(anchors and anchors[i])) for i in indices]
-        return batch | {"target": torch.cat(chosen), "anchor": torch.cat(held)}
-
-    return collate
+LEARNERS = ("adapter", "lora", "full")
+LORA_MODULES = r".*language_model.*\.(q_proj|v_proj|down_proj)"
 
 
 class EvolveStep(ModelGroup):
-    """divergence(model with adapter || purified distribution), at the answer's positions; the base is frozen beside an adapter.
+    """divergence(model with adapter || purged distribution) at the answers' positions; the base is frozen beside an adapter.
 
-    `kind` "reverse_kl" seeks modes; the others are controls, as is adapter None: what already requires a gradient learns, for
-    instance the LoRA that peft has put into the model, or the language model itself.
-    At anchors it is forward KL, times `anchor_weight`, whatever the kind: where nothing was purged there is no false mode to let go of,
-    and a model that must cover what it said forgets less than one that seeks modes in it. Our choice; the abstract has no anchors.
+    kind, beta: of the divergence; "reverse_kl" seeks modes, the others are controls. adapter None: what already requires a
+    gradient learns, for instance the LoRA that peft has put into the model. At anchors it is always forward KL, times `anchor_weight`:
+    nothing was purged there, so there is no false mode to let go of, and a model that must cover what it said forgets less. Our choice.
     """
 
     def __init__(
@@ -124,3 +49,127 @@ class EvolveStep(ModelGroup):
         purified, _ = divergence(logits, batch["target"], mask=~batch["anchor"], **self.settings)
         held, _ = divergence(logits, batch["target"], mask=batch["anchor"], kind="forward_kl")
         return {"purified": LossTerm(purified), "held": LossTerm(held, self.anchor_weight)}
+
+
+@dataclass(frozen=True)
+class EvolveSettings:
+    """How a model evolves. steps: of the first round; later_steps: of each later one.
+
+    divergence: "reverse_kl", or a control. learner: "adapter" (`rank`, last `layers`, or all if there are fewer), or a control: "lora",
+    of a quarter of that rank in every layer, or "full", every weight of the language model. anchor_weight: of forward KL at anchors.
+    """
+
+    steps: int
+    later_steps: int
+    batch_size: int
+    learning_rate: float
+    divergence: str = "reverse_kl"
+    anchor_weight: float = 3.0
+    learner: str = "adapter"
+    rank: int = 64
+    layers: int = 4
+
+
+@dataclass
+class Evolution:
+    """What was learned. kept: the round that validation keeps; table: one row a round, from 0, of what validation says.
+
+    states: the learner's weights after each round, from 0; history: round -> records of the training; lessons: one a round.
+    The model has the learner of round `kept` in it.
+    """
+
+    vlm: VLM
+    adapter: HallucinationEliminationAdapter | None
+    table: list[dict] = field(default_factory=list)
+    states: list[dict[str, Tensor]] = field(default_factory=list)
+    history: dict[int, list[dict]] = field(default_factory=dict)
+    lessons: list[Lesson] = field(default_factory=list)
+    kept: int = 0
+
+    @property
+    def learner(self) -> nn.Module:
+        return self.vlm.model if self.adapter is None else self.adapter
+
+    def use(self, number: int) -> "Evolution":
+        """Put the weights of round `number` into the learner; returns self."""
+        self.learner.load_state_dict(self.states[number], strict=False)
+        return self
+
+    def save(self, folder: str | Path) -> None:
+        """Write the learner as it is: an adapter's folder, peft's, or a whole model's. peft's files name the base by `vlm.name`."""
+        if self.adapter is not None:
+            self.adapter.save_pretrained(folder)
+        elif hasattr(self.vlm.model, "peft_config"):
+            # peft's README would name the folder that the model was loaded from.
+            self.vlm.core.config._name_or_path = self.vlm.core.name_or_path = self.vlm.name
+            self.vlm.model.save_pretrained(str(folder), save_embedding_layers=False)  # none was trained
+        else:
+            self.vlm.save(folder)
+
+    def _snapshot(self) -> None:
+        learned = {name: p for name, p in self.learner.named_parameters() if p.requires_grad}
+        self.states.append({name: p.detach().clone() for name, p in learned.items()})
+
+
+def new_learner(vlm: VLM, settings: EvolveSettings, *, seed: int) -> HallucinationEliminationAdapter | None:
+    """Put what shall learn into the model; returns the adapter, if it is one. At first the model answers as before.
+
+    Raises UserError for an unknown learner.
+    """
+    if settings.learner not in LEARNERS:
+        raise UserError(f'learner: expected one of {", ".join(LEARNERS)}, got "{settings.learner}"')
+    torch.manual_seed(seed)
+    if settings.learner == "adapter":
+        layers = min(settings.layers, len(decoder_layers(vlm.core)))
+        width = vlm.head.shape[1]
+        return HallucinationEliminationAdapter(width, rank=settings.rank, layers=layers).attach(vlm.model)
+    if settings.learner == "lora":
+        low = LoraConfig(r=max(settings.rank // 4, 1), lora_alpha=max(settings.rank // 2, 1), target_modules=LORA_MODULES)
+        vlm.model = get_peft_model(vlm.model, low)
+        vlm.model.peft_config["default"].base_model_name_or_path = vlm.name
+    else:
+        trainable(vlm)
+    return None
+
+
+def evolve(
+    vlm: VLM,
+    course: Sequence[Lesson | Callable[[Mapping[str, float]], Lesson]],
+    settings: EvolveSettings,
+    *,
+    features: Mapping[str, Encoded],
+    seed: int,
+    validate: Callable[[VLM], Mapping[str, float]] | None = None,
+    title: str = "evolving",
+) -> Evolution:
+    """Learn a course of lessons, one a round. A lesson may be a function, which makes it with the model as it then is.
+
+    features: image_id -> Encoded, of the lessons' pictures. validate: model -> what is found, `kept_by` among it (higher is better);
+    a lesson's function is given what was found last. The first round that is no better than the best before is the last one, and the best is
+    kept (0: the model as it was). Without `validate` every round is learned, and the last one kept.
+    """
+    found = Evolution(vlm, new_learner(vlm, settings, seed=seed))
+    if validate is not None:
+        found.table.append({"round": 0, **validate(vlm)})
+        if "kept_by" not in found.table[0]:
+            raise UserError(f"validate: expected kept_by among what it finds, got {', '.join(found.table[0])}")
+        found._snapshot()
+    for number, lesson in enumerate(course, 1):
+        lesson = lesson if isinstance(lesson, Lesson) else lesson(found.table[-1] if found.table else {})
+        found.lessons.append(lesson)
+        data = lesson.training_set(vlm, features)
+        steps = settings.steps if number == 1 else settings.later_steps
+        schedule = Schedule(steps, settings.batch_size, settings.learning_rate, decay=0.7)
+        step = EvolveStep(vlm, found.adapter, kind=settings.divergence, anchor_weight=settings.anchor_weight)
+        how = {"seed": seed + number, "lengths": data.lengths, "title": title if len(course) == 1 else f"{title}, round {number}"}
+        found.history[number] = train(step, collate_with(data, lesson.targets, lesson.anchors), len(data), schedule, **how)
+        found.kept = number
+        if validate is not None:
+            found.table.append({"round": number, **validate(vlm)})
+            found._snapshot()
+            if found.table[-1]["kept_by"] <= max(row["kept_by"] for row in found.table[:-1]):
+                break
+    if validate is not None:
+        found.kept = max(found.table, key=lambda row: row["kept_by"])["round"]
+        found.use(found.kept)
+    return found

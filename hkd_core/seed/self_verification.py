@@ -1,9 +1,8 @@
-"""What a model answers when asked about things, as evidence for naming them unasked.
+"""Self-verification: a model's own answers about things, as evidence for naming these things in a caption.
 
-A caption is written word by word from what a place usually has, and no distortion tells such a name from one that was seen. Asked
-"Is there a dog in the image?" the same model looks. So its own answers purge its captions: the product of two experts, the caption's
-next word and the answer to a question about it. SEED's abstract says that a model's own hallucinations are purged by its own means, not
-by which; this one is our choice.
+A caption is written word by word, largely from what such a place usually has, and no distortion tells such a name from one that was
+seen. Asked "Is there a dog in the image?", the same model looks. So its own answers purge its captions: the caption's next word
+is weighted by the answer to a question about it. SEED's abstract says that a model purges its own hallucinations; how is our choice.
 """
 
 from collections.abc import Sequence
@@ -11,14 +10,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import LogitsProcessor
 
 from hkd_core.common.errors import UserError
 from hkd_core.data.wording import Wording
 from hkd_core.inference.contrast import purify
+from hkd_core.inference.generation import Batch, ProcessorFor
 from hkd_core.inference.scoring import answer_logits, choice_tokens
 from hkd_core.models.vlm import VLM, Encoded
 
-ALREADY_NAMED = -20.0  # evidence against naming a thing twice: it is listed already
+ALREADY_NAMED = -20.0  # evidence against naming a thing twice
 
 
 def name_starts(vlm: VLM, names: Sequence[str]) -> Tensor:
@@ -30,7 +31,7 @@ def name_starts(vlm: VLM, names: Sequence[str]) -> Tensor:
 def affirmed(vlm: VLM, names: Sequence[str], pictures: Sequence[Encoded], wording: Wording, *, shift: float = 0.0, title: str = "") -> Tensor:
     """[N, K] log-probability of "Yes" over "No" when asked whether each of K names is in each of N pictures.
 
-    shift: taken off the margin first, the constant fitted on validation that answers to questions are given as well.
+    shift: subtracted from the margin first; the constant fitted on validation, which answers to questions are given too.
     """
     prompts = [wording.ask_about(name) for name in names]
     logits = answer_logits(vlm, prompts * len(pictures), [picture for picture in pictures for _ in names], title=title)
@@ -39,9 +40,9 @@ def affirmed(vlm: VLM, names: Sequence[str], pictures: Sequence[Encoded], wordin
 
 
 def evidence(affirmed: Tensor, starts: Tensor, vocabulary: int, *, gamma: float) -> Tensor:
-    """[N, V] to be added to the logits of a caption's next token: gamma times `affirmed` [N, K] at the names' `starts` [K], else 0.
+    """[N, V], to be added to the logits of a caption's next token: gamma times `affirmed` [N, K] at the names' `starts` [K], else 0.
 
-    Of names that begin with the same token the most affirmed speaks. Raises UserError for gamma < 0.
+    Of names that begin with the same token the most affirmed one counts. Raises UserError for gamma < 0.
     """
     if gamma < 0:
         raise UserError(f"gamma: expected 0 or more, got {gamma}")
@@ -51,14 +52,36 @@ def evidence(affirmed: Tensor, starts: Tensor, vocabulary: int, *, gamma: float)
 
 
 def named_before(tokens: Tensor, starts: Tensor, vocabulary: int) -> Tensor:
-    """[T, V] bool: which names' starts stand in tokens [T] before each of its places."""
+    """[T, V] bool: which names' starts stand in tokens [T] before each place."""
     here = F.one_hot(tokens, vocabulary).bool() & torch.isin(torch.arange(vocabulary), starts)
     return (here.cumsum(0) - here.long()) > 0
 
 
-def reweight(clean: Tensor, evidence: Tensor, said: Tensor, *, beta: float) -> Tensor:
-    """[N, V]: the logits of a caption's next token and the evidence for it, -inf outside the plausible set; what was said has `ALREADY_NAMED`.
+def reweight(clean: Tensor, evidence: Tensor, named: Tensor, *, cutoff: float) -> Tensor:
+    """[N, V]: the logits of a caption's next token plus the evidence for it, -inf outside the plausible set.
 
-    clean: [N, V]; evidence: [N, V] or [V]; said: [N, V] bool.
+    clean: [N, V]; evidence: [N, V] or [V]; named: [N, V] bool, the names already in the caption, which get `ALREADY_NAMED` instead.
     """
-    return purify(clean, clean, alpha=0.0, beta=beta, shift=-torch.where(said, ALREADY_NAMED, evidence))
+    return purify(clean, clean, alpha=0.0, cutoff=cutoff, shift=-torch.where(named, ALREADY_NAMED, evidence))
+
+
+class EvidenceProcessor(LogitsProcessor):
+    """Reweights each step's logits by the evidence [B, V]; a name (its first token is in `starts`) is said once."""
+
+    def __init__(self, evidence: Tensor, starts: Tensor, prompt: int, *, cutoff: float):
+        self.evidence, self.prompt, self.cutoff = evidence, prompt, cutoff
+        self.names = torch.zeros(evidence.shape[1], dtype=torch.bool, device=evidence.device)
+        self.names[starts.to(evidence.device)] = True
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        named = torch.zeros_like(scores, dtype=torch.bool).scatter(1, input_ids[:, self.prompt :], True) & self.names
+        return reweight(scores.float(), self.evidence.to(scores.device), named, cutoff=self.cutoff)
+
+
+def self_verifying(evidence: Tensor, starts: Tensor, *, cutoff: float) -> ProcessorFor:
+    """Captions purged by the model's own answers, for `generate`. evidence: [prompts, V], as `evidence` gives it for `starts`."""
+
+    def processor(batch: Batch) -> LogitsProcessor:
+        return EvidenceProcessor(evidence[batch.rows], starts, batch.length, cutoff=cutoff)
+
+    return processor

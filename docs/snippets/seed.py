@@ -1,0 +1,19 @@
+"""SEED on your own yes/no questions: rows of {"image", "prompt", "choices": ["Yes", "No"], "answer"}; rows to learn from need no answer."""
+
+from functools import partial
+
+from hkd_core.inference import Features
+from hkd_core.models import load_vlm
+from hkd_core.seed import EvolveSettings, LessonMaker, Questions, evolve, search_purge
+
+
+def evolve_on(model, validation, training, folder, steps=400):
+    vlm = load_vlm(model)
+    questions, seen = Questions(vlm, validation), Features.of_examples(vlm, validation)
+    search = search_purge(vlm, questions, seen, distortions=[("none", 0), ("noise", 500)], alphas=[0.5, 1, 2])
+    taught = Features.of_examples(vlm, training)
+    lessons = LessonMaker(vlm, taught, search.purge, questions=training)
+    settings = EvolveSettings(steps=steps, later_steps=0, batch_size=64, learning_rate=3e-3)
+    found = evolve(vlm, lessons.course(1), settings, features=taught.clean, seed=0, validate=partial(questions.validate, pictures=seen.clean))
+    found.save(folder)  # the adapter: load_vlm(model, adapter=folder)
+    return search.table, found.table

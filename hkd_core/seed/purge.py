@@ -1,0 +1,261 @@
+"""Isolate and purge: which prior to subtract from a model's answers, how much of it, and inside which plausible set.
+
+Both searches use validation questions and captions. They return the table that shows every candidate, the best one, and the control.
+AUROC chooses, because no constant shift can change it: much of what contrastive decoding gains on POPE is such a shift
+(arXiv 2504.10020). The formulas are VCD's (arXiv 2311.16922); that they are SEED's "isolate" and "purge" is our reading.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hkd_core.common.errors import UserError
+from hkd_core.data.wording import Wording
+from hkd_core.inference.contrast import isolate, purify
+from hkd_core.inference.generation import contrastive, generate
+from hkd_core.inference.margins import auroc, best_shift, f1_of_yes
+from hkd_core.inference.scoring import answer_logits, choice_tokens, token_logits
+from hkd_core.inference.views import FREE_TEXT_VIEWS, Features, with_ids
+from hkd_core.models.vlm import VLM, Encoded
+from hkd_core.seed.identify import View
+from hkd_core.seed.self_verification import affirmed, evidence, name_starts, self_verifying
+
+Pictures = Mapping[str, Encoded]  # image_id -> features
+WORTH = 0.002  # the AUROC that several clean views must gain, because they cost as many passes
+RECALL_KEPT = 1.0  # a purge of captions may lower recall by at most this, in percent
+
+
+class Questions:
+    """Yes/no questions with their answers, in groups (an example's `task`), so that each group counts the same.
+
+    fit_on: the group on which constant shifts are fitted; None: all questions. Raises UserError where an answer is neither yes nor
+    no, where a group lacks one of them, and where `fit_on` is no group.
+    """
+
+    def __init__(self, vlm: VLM, examples: Sequence[dict], *, wording: Wording | None = None, fit_on: str | None = None):
+        yes, no = (wording or Wording()).yes_no
+        self.examples, self.fit_on = with_ids(examples), fit_on
+        self.prompts = [row["prompt"] for row in examples]
+        for prompt, row in zip(self.prompts, examples, strict=True):
+            if row["answer"] not in (yes, no):
+                raise UserError(f'question "{prompt}": expected the answer "{yes}" or "{no}", got "{row["answer"]}"')
+        if not self.prompts:
+            raise UserError("questions: expected at least one, got none")
+        self.labels = np.array([row["answer"] == yes for row in examples], int)
+        tasks = [row.get("task", "") for row in examples]
+        self.groups = {name: np.array([task == name for task in tasks]) for name in dict.fromkeys(tasks)}
+        for name, rows in self.groups.items():
+            if len(set(self.labels[rows])) < 2:
+                raise UserError(f'questions{f" of {name}" if name else ""}: expected both answers "{yes}" and "{no}", got one')
+        if fit_on is not None and fit_on not in self.groups:
+            raise UserError(f'fit_on: expected one of {", ".join(self.groups)}, got "{fit_on}"')
+        self.fitted = np.ones(len(self.labels), bool) if fit_on is None else self.groups[fit_on]
+        self.yes, self.no = (tokens[0] for tokens in choice_tokens(vlm, self.prompts[0], (yes, no)))
+
+    def about(self, pictures: Pictures) -> list[Encoded]:
+        """The picture of each question."""
+        return [pictures[row["image_id"]] for row in self.examples]
+
+    def margins(self, logits: Tensor) -> np.ndarray:
+        """[N] of yes over no, from logits [N, V]."""
+        return (logits[:, self.yes] - logits[:, self.no]).numpy()
+
+    def auroc(self, margins: np.ndarray) -> float:
+        """The mean over the groups."""
+        return float(np.mean([auroc(margins[rows], self.labels[rows]) for rows in self.groups.values()]))
+
+    def shift(self, margins: np.ndarray) -> float:
+        """The best constant shift, fitted on the group `fit_on`."""
+        return best_shift(margins[self.fitted], self.labels[self.fitted])
+
+    def scores(self, margins: np.ndarray, shift: float) -> dict[str, float]:
+        """accuracy and f1 of "yes if margin > shift"; f1 also of the group `fit_on`, if there is one."""
+        yes = margins > shift
+        found = {"accuracy": float(np.mean(yes == self.labels)), "f1": f1_of_yes(yes, self.labels)}
+        return found | self._fitted("f1", f1_of_yes(yes[self.fitted], self.labels[self.fitted]))
+
+    def validate(self, vlm: VLM, pictures: Pictures) -> dict[str, float]:
+        """How a model answers now, without a shift: its scores and AUROC, the shift it would need, and `kept_by`: accuracy."""
+        margins = self.margins(answer_logits(vlm, self.prompts, self.about(pictures)))
+        found = self.scores(margins, 0.0) | self._fitted("auroc", auroc(margins[self.fitted], self.labels[self.fitted]))
+        return found | {"shift": self.shift(margins), "kept_by": found["accuracy"]}
+
+    def _fitted(self, name: str, value: float) -> dict[str, float]:
+        return {} if self.fit_on is None else {f"{name}_{self.fit_on}": value}
+
+
+@dataclass(frozen=True)
+class Purge:
+    """What is subtracted from a model's answers, and where.
+
+    view, strength: in what way the prior is isolated; alpha: how much of it is subtracted; cutoff: of the plausible set (beta in VCD).
+    shift: the constant fitted with it, a logit of yes; control_shift: the control's, where nothing else is subtracted.
+    clean_views: the mean of how many views with everything in them is purged.
+    """
+
+    view: str
+    strength: float
+    alpha: float
+    cutoff: float
+    shift: float = 0.0
+    control_shift: float = 0.0
+    clean_views: int = 1
+
+
+@dataclass(frozen=True)
+class PurgeSearch:
+    """table: one row for each view and alpha; control, best: the row of alpha 0, and the one with the best AUROC.
+
+    cutoffs: one row for each number of clean views and each cutoff. purge: what is chosen. logits: [N, V] of the questions under
+    "clean" and each (view, strength), to look into.
+    """
+
+    table: list[dict]
+    control: dict
+    best: dict
+    cutoffs: list[dict]
+    purge: Purge
+    logits: dict[Hashable, Tensor]
+
+
+def ask(vlm: VLM, questions: Questions, views: Mapping[Hashable, tuple[str, Sequence[Pictures]]]) -> dict[Hashable, Tensor]:
+    """name -> (view, pictures under it) to name -> [N, V], the prior of the answers; what several names share is asked once."""
+    suffixes = [vlm.suffix(prompt) for prompt in questions.prompts]
+    shown = [pictures for _, several in views.values() for pictures in several]
+    asked = [picture for pictures in shown for picture in questions.about(pictures)]
+    flat = token_logits(vlm, suffixes * len(shown), [1] * len(asked), asked, title="asking")
+    parts = (torch.cat(flat[n : n + len(suffixes)]) for n in range(0, len(flat), len(suffixes)))
+    return {name: isolate([next(parts) for _ in several], view) for name, (view, several) in views.items()}
+
+
+def yes_shift(questions: Questions, logits: Tensor, value: float) -> Tensor:
+    """[V]: `value` at yes, 0 elsewhere, to be subtracted from logits [..., V]."""
+    shift = torch.zeros(logits.shape[-1])
+    shift[questions.yes] = value
+    return shift
+
+
+def search_purge(
+    vlm: VLM,
+    questions: Questions,
+    features: Features,
+    *,
+    distortions: Sequence[View],
+    alphas: Sequence[float],
+    cutoffs: Sequence[float] = (0.1,),
+    clean_views: int = 1,
+) -> PurgeSearch:
+    """Which view and alpha purge best, by the mean AUROC of the groups of questions; then the clean views and the cutoff.
+
+    distortions: (view, strength); alphas: besides 0, the control. clean_views: whether the mean of that many is purged, which
+    must gain WORTH in AUROC. The cutoff is chosen by accuracy among all tokens, because AUROC compares two tokens alone.
+    Raises UserError without an alpha above 0.
+    """
+    if not any(alpha > 0 for alpha in alphas):
+        raise UserError(f"alphas: expected at least one above 0, got {list(alphas)}")
+    distortions = [(view, strength) for view, strength in distortions]
+    views: dict[Hashable, tuple[str, Sequence[Pictures]]] = {"clean": ("clean", [features.clean])}
+    if clean_views > 1:
+        views["clean views"] = ("clean", features.clean_views(clean_views))
+    logits = ask(vlm, questions, views | {d: (d[0], features.under(*d)) for d in distortions})
+    table = [
+        {"view": d[0], "strength": d[1], "alpha": alpha} | purged_scores(questions, logits["clean"], logits[d], alpha)
+        for d in distortions
+        for alpha in (0.0, *alphas)
+    ]
+    control = next(row for row in table if row["alpha"] == 0)
+    best = max((row for row in table if row["alpha"] > 0), key=lambda row: row["auroc"])
+    prior, shift = logits[best["view"], best["strength"]], yes_shift(questions, logits["clean"], best["shift"])
+    narrowed = []
+    for count, name in ((1, "clean"), (clean_views, "clean views"))[: len(views)]:
+        by_views = questions.auroc(questions.margins(purify(logits[name], prior, alpha=best["alpha"], cutoff=0.0)))
+        for cutoff in cutoffs:
+            purged = purify(logits[name], prior, alpha=best["alpha"], cutoff=cutoff, shift=shift)
+            accuracy = accuracy_of_all(questions, purged)
+            row = {"clean_views": count, "cutoff": cutoff, "auroc": round(by_views, 4), "accuracy": round(accuracy, 4)}
+            narrowed.append(row)
+    count = clean_views if narrowed[-1]["auroc"] - narrowed[0]["auroc"] >= WORTH else 1
+    cutoff = max((row for row in narrowed if row["clean_views"] == count), key=lambda row: (row["accuracy"], row["cutoff"]))["cutoff"]
+    chosen = {name: best[name] for name in ("view", "strength", "alpha", "shift")}
+    purge = Purge(**chosen, cutoff=cutoff, control_shift=control["shift"], clean_views=count)
+    return PurgeSearch(table, control, best, narrowed, purge, logits)
+
+
+def purged_scores(questions: Questions, clean: Tensor, prior: Tensor, alpha: float) -> dict[str, float]:
+    """A row of the search: the constant shift that suits the purged answers, their scores with it, AUROC of each group and its mean."""
+    margins = questions.margins(purify(clean, prior, alpha=alpha, cutoff=0.0))
+    shift = questions.shift(margins)
+    found = questions.scores(margins, shift)
+    found |= {f"auroc_{name}": auroc(margins[rows], questions.labels[rows]) for name, rows in questions.groups.items() if name}
+    return {"shift": shift} | {k: round(v, 4) for k, v in (found | {"auroc": questions.auroc(margins)}).items()}
+
+
+def accuracy_of_all(questions: Questions, purged: Tensor) -> float:
+    """The share of questions whose most probable token, among all, is the right answer."""
+    right = torch.where(torch.as_tensor(questions.labels == 1), questions.yes, questions.no)
+    return float((purged.argmax(-1) == right).float().mean())
+
+
+@dataclass(frozen=True)
+class CaptionSearch:
+    """table: one row for each way to write captions; plain: the one with nothing purged; best: the one to be distilled.
+
+    gamma: of the best, 0 where nothing helps; contrast: the best row of the view taken for questions, the control.
+    """
+
+    table: list[dict]
+    plain: dict
+    best: dict
+    gamma: float
+    contrast: dict
+
+
+def search_caption_purge(
+    vlm: VLM,
+    prompt: str,
+    features: Features,
+    ids: Sequence[str],
+    score: Callable[[list[str]], Mapping[str, float]],
+    purge: Purge,
+    *,
+    names: Sequence[str],
+    distortions: Sequence[View],
+    alphas: Sequence[float],
+    gammas: Sequence[float],
+    cutoffs: Sequence[float],
+    cutoff: float,
+    wording: Wording | None = None,
+    max_new_tokens: int = 28,
+) -> CaptionSearch:
+    """Which strength gamma of self-verification purges captions best: the lowest chair_i among those that keep recall.
+
+    ids: the pictures that are described; score: texts -> {"chair_i", "recall"} in percent; names: what the model is asked about.
+    distortions, alphas: contrastive decoders, shown beside it; cutoffs: other plausible sets, shown; cutoff: the one that is chosen from.
+    gamma 0, nothing purged, is always a candidate.
+    """
+    pictures = [features.clean[i] for i in ids]
+    told = affirmed(vlm, names, pictures, wording or Wording(), shift=purge.control_shift, title="asking about every name")
+    starts = name_starts(vlm, names)
+
+    def row(way: str, strength: float, width: float, processor: Callable | None) -> dict:
+        texts = generate(vlm, [prompt] * len(ids), pictures, max_new_tokens=max_new_tokens, processor=processor)
+        scores = score(texts)
+        return {"way": way, "strength": strength, "cutoff": width} | {k: round(scores[k], 2) for k in ("chair_i", "recall")}
+
+    table = [row("nothing purged", 0.0, 0.0, None)]
+    for view, strength in distortions:
+        shown = [[pictures[i] for i in ids] for pictures in features.under(view, strength)[:FREE_TEXT_VIEWS]]
+        for alpha in alphas:
+            how = contrastive(vlm, shown, view, alpha=alpha, cutoff=purge.cutoff)
+            table.append(row(f"{view} {strength:g}", alpha, purge.cutoff, how))
+    for gamma in gammas:
+        weights = evidence(told, starts, vlm.head.shape[0], gamma=gamma)
+        table += [row("asked", gamma, c, self_verifying(weights, starts, cutoff=c)) for c in sorted({*cutoffs, cutoff})]
+    plain = table[0]
+    candidates = [plain, *(r for r in table if r["way"] == "asked" and r["cutoff"] == cutoff)]
+    best = min((r for r in candidates if r["recall"] >= plain["recall"] - RECALL_KEPT), key=lambda r: r["chair_i"])
+    of_view = [r for r in table if r["way"] == f"{purge.view} {purge.strength:g}"]
+    return CaptionSearch(table, plain, best, best["strength"], min(of_view, key=lambda r: r["chair_i"], default=plain))
