@@ -1,7 +1,8 @@
 """README and docs: every number in a marked table is a committed one, links lead somewhere, the graph is the pipeline's.
 
-Marks: `<!-- scores -->`, `<!-- differences -->`, `<!-- goals -->` or `<!-- measured -->` before a table, `<!-- end -->` after it.
-`python tests/test_readme.py` writes the current numbers into those tables.
+Marks: `<!-- scores -->`, `<!-- differences -->`, `<!-- goals -->` or `<!-- measured -->` before a table, `<!-- end -->` after it;
+`<!-- snippet: NAME -->` and `<!-- end snippet -->` around the code of docs/snippets. `python tests/test_readme.py` writes the current
+numbers and snippets between the marks.
 """
 
 import csv
@@ -148,7 +149,17 @@ def rewritten(text: str) -> str:
     def fill(match: re.Match) -> str:
         return f"<!-- {match[1]} -->\n{filled(match[1], match[2])}\n<!-- end -->"
 
-    return re.sub(r"<!-- (scores|differences|goals|measured) -->\n(.+?)\n<!-- end -->", fill, text, flags=re.DOTALL)
+    def quote(match: re.Match) -> str:
+        return f"<!-- snippet: {match[1]} -->\n```python\n{snippet(match[1])}```\n<!-- end snippet -->"
+
+    text = re.sub(r"<!-- (scores|differences|goals|measured) -->\n(.+?)\n<!-- end -->", fill, text, flags=re.DOTALL)
+    return re.sub(r"<!-- snippet: (\w+) -->\n.+?\n<!-- end snippet -->", quote, text, flags=re.DOTALL)
+
+
+def snippet(name: str) -> str:
+    """The code of docs/snippets, which tests run, without its docstring."""
+    path = ROOT / f"docs/snippets/{name}.py"
+    return re.sub(r'\A""".+?"""\n+', "", path.read_text(), flags=re.DOTALL) if path.exists() else "# will be added\n"
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.name)
