@@ -19,7 +19,11 @@ from scipy import stats
 from hkd_core.common.files import write_text
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md")),
+]
 TABLES = [ROOT / "README.md", ROOT / "docs/results.md"]
 REPORTS = "reports/laptop"
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -135,7 +139,10 @@ def filled(kind: str, table: str) -> str:
     for cells in body[1:]:
         row = dict(zip(head, cells, strict=True))
         if kind == "scores":
-            row = {heading: score_cell(way_of(cells[0]), heading, cell) if heading != head[0] else cell for heading, cell in row.items()}
+            row = {
+                heading: score_cell(way_of(cells[0]), heading, cell) if heading != head[0] else cell
+                for heading, cell in row.items()
+            }
         elif kind == "measured":
             row = {heading: measured_cell(cells[0], heading, cell) for heading, cell in row.items()}
         else:
