@@ -39,8 +39,9 @@ def sources():
                 yield path, without_magics("".join(cell["source"]))
 
 
-def test_every_import_of_the_library_and_the_notebooks_is_a_declared_dependency():
-    declared = set(map(canonical, PROJECT["dependencies"]))
+def test_every_import_of_the_library_and_the_notebooks_is_a_declared_dependency_or_an_extra():
+    extras = [name for extra, names in PROJECT["optional-dependencies"].items() if extra != "test" for name in names]
+    declared = set(map(canonical, PROJECT["dependencies"] + extras))
     distributions = packages_distributions()
     undeclared = {
         f"{path.relative_to(ROOT)}: {module}"
