@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest, ttest_1samp
 
 from hkd_core.common.errors import UserError
-from hkd_core.evaluation.over_seeds import differences, gathered, spread, summary
+from hkd_core.evaluation.over_seeds import claim_rows, differences, gathered, seeds_markdown, spread, summary
 
 STAGE = """\
 stages:
@@ -127,3 +127,18 @@ def test_seeds_made_by_different_code_are_not_put_together(tmp_path: Path):
     (tmp_path / "2-code.txt").write_text("y")
     with pytest.raises(UserError, match="not all seeds were made by the same code"):
         gathered(tmp_path, "results")
+
+
+def test_a_reader_sees_means_with_deviations_goals_met_and_every_comparison():
+    row = {"model": "m", "decoding": "shift", "benchmark": "task1", "metric": "macro_f1"}
+    values = summary(pd.DataFrame([row | {"value": v, "seed": s} for s, v in enumerate((0.5, 0.7))]), list(row), "value")
+    goals = [{"check": "gain (goal: above 0)", "value": v, "met": met, "seed": s} for s, (v, met) in enumerate(((0.2, "yes"), (-0.1, "no")))]
+    one = {"family": "others", "question": "better?", "a": "x greedy", "b": "y greedy", "benchmark": "task1"}
+    one |= {"fixed": 20, "broken": 2, "better": 20, "worse": 2}
+    changes = differences(pd.DataFrame([one | {"difference": d, "seed": s} for s, d in enumerate((0.1, 0.3))]))
+    means, outcomes, compared = (table.splitlines()[2:] for table in seeds_markdown(values, pd.DataFrame(goals), changes).split("\n\n"))
+    assert means[0].startswith("| `m` + shift | 0.600 ± 0.141 |  |")
+    assert outcomes == ["| gain (goal: above 0) | 0.050 | 0.200 | -0.100 | 1 of 2 seeds |"]
+    assert compared[0].startswith("| better? | x greedy | y greedy | task1 | +0.200 | ") and "| +0.100 | +0.300 | 40 / 4 |" in compared[0]
+    [claim] = claim_rows(changes, [("x greedy", "y greedy", "x over y")], ["task1"])
+    assert claim["task1"]["mean"] == pytest.approx(0.2) and list(claim) == ["task1"]
