@@ -1,7 +1,7 @@
 """Cost of an answer with the adapter and with contrastive decoding, relative to the bare model: `python benchmarks/adapter.py`.
 
-A LLaVA of random weights, with LLaVA-1.5's depth and visual tokens, writes captions. The adapter is as large as the study's (four layers
-of rank 64). The three ways take turns on the same machine, so that the ratio counts.
+A LLaVA of random weights, with LLaVA-1.5's depth and visual tokens, writes captions. The adapter is as large as the study's: four
+layers of rank 64. The three ways take turns on the same machine, so that the ratio counts.
 """
 
 import argparse

@@ -74,7 +74,9 @@ def logits_one_by_one(vlm, rows, shown):
 
 def test_a_words_score_is_what_its_log_probability_loses_not_when_every_word_is_read_anew(vlm, asked, features):
     texts = ["The image shows a dog.", "The image shows a cup, a boat."]
-    rows = [{"image_id": i, "prompt": CAPTION_PROMPT, "choices": [], "answer": t} for i, t in zip(features.ids, texts, strict=False)]
+    rows = [
+        {"image_id": i, "prompt": CAPTION_PROMPT, "choices": [], "answer": t} for i, t in zip(features.ids, texts, strict=False)
+    ]
     found = score_tokens(vlm, rows, features, [("least", 2)])
     n = 0
     for row in rows:
@@ -94,7 +96,9 @@ def test_a_words_score_is_what_its_log_probability_loses_not_when_every_word_is_
 
 
 def test_auroc_judges_the_chosen_words_and_needs_wrong_ones_and_right_ones(vlm, features):
-    rows = [{"image_id": i, "prompt": CAPTION_PROMPT, "choices": [], "answer": "The image shows a dog, a cup."} for i in features.ids]
+    rows = [
+        {"image_id": i, "prompt": CAPTION_PROMPT, "choices": [], "answer": "The image shows a dog, a cup."} for i in features.ids
+    ]
     found = score_tokens(vlm, rows, features, [("blank", 0.0)])
     places = [k for k, word in enumerate(found.words) if word in ("dog", "cup")]
     wrong = [k % 3 == 0 for k in range(len(places))]
@@ -134,7 +138,9 @@ def test_every_row_of_the_search_equals_the_questions_purged_and_judged_one_by_o
         assert [row["auroc_easy"], row["auroc_hard"]] == pytest.approx(groups, abs=2e-3)
         assert row["auroc"] == pytest.approx(np.mean(groups), abs=2e-3)
         assert row["f1_hard"] == pytest.approx(f1_score(labels[hard], margin[hard] > row["shift"]), abs=2e-3)
-        assert row["f1_hard"] >= max(f1_score(labels[hard], margin[hard] > c, zero_division=0) for c in np.linspace(-9, 9, 99)) - 2e-3
+        assert (
+            row["f1_hard"] >= max(f1_score(labels[hard], margin[hard] > c, zero_division=0) for c in np.linspace(-9, 9, 99)) - 2e-3
+        )
     best = max(search.table, key=lambda row: row["auroc"] * (row["alpha"] > 0))
     assert search.best is best and search.control["alpha"] == 0
     assert (search.purge.view, search.purge.alpha, search.purge.shift) == (best["view"], best["alpha"], best["shift"])
@@ -294,7 +300,9 @@ def test_the_mean_of_several_clean_views_is_what_is_purged(vlm, examples, pictur
 
 def test_a_question_without_an_answer_is_taught_the_same_as_with_one(vlm, asked, pictures):
     how = {"cutoff": 0.1, "epsilon": 1e-3}
-    known, unknown = (evolving(vlm, rows, pictures, 1.0, **how)[2] for rows in ([asked[0]], [asked[0] | {"answer": ""}]) for vlm in [tiny_vlm()])
+    known, unknown = (
+        evolving(vlm, rows, pictures, 1.0, **how)[2] for rows in ([asked[0]], [asked[0] | {"answer": ""}]) for vlm in [tiny_vlm()]
+    )
     assert torch.allclose(known["target"], unknown["target"], atol=1e-5)
 
 
@@ -343,7 +351,9 @@ def test_the_controls_lessons_change_the_questions_targets_and_nothing_else(vlm,
 
 def test_the_lesson_in_captions_holds_two_questions_a_picture_and_counts_plain_and_purged_captions_twice(maker):
     lesson = maker.captions({"shift": 0.1})
-    per_picture = {i: sum(row["image_id"] == i and bool(row["choices"]) for row in lesson.examples[:10]) for i in maker.features.ids[:5]}
+    per_picture = {
+        i: sum(row["image_id"] == i and bool(row["choices"]) for row in lesson.examples[:10]) for i in maker.features.ids[:5]
+    }
     assert set(per_picture.values()) == {2}
     assert lesson.anchors == [True] * (10 + 4) + [False] * 12
     captions = lesson.examples[14:]

@@ -1,4 +1,7 @@
-"""SEED on your own yes/no questions: rows of {"image", "prompt", "choices": ["Yes", "No"], "answer"}; rows to learn from need no answer."""
+"""SEED on your own yes/no questions: rows of {"image", "prompt", "choices": ["Yes", "No"], "answer"}.
+
+Validation rows need the answer, rows to learn from do not.
+"""
 
 from functools import partial
 
@@ -13,7 +16,8 @@ def evolve_on(model, validation, training, folder, steps=400):
     search = search_purge(vlm, questions, seen, distortions=[("none", 0), ("noise", 500)], alphas=[0.5, 1, 2])
     taught = Features.of_examples(vlm, training)
     lessons = LessonMaker(vlm, taught, search.purge, questions=training)
-    settings = EvolveSettings(steps=steps, later_steps=0, batch_size=64, learning_rate=3e-3)
-    found = evolve(vlm, lessons.course(1), settings, features=taught.clean, seed=0, validate=partial(questions.validate, pictures=seen.clean))
+    settings = EvolveSettings(steps=steps, batch_size=64, learning_rate=3e-3)
+    validate = partial(questions.validate, pictures=seen.clean)
+    found = evolve(vlm, lessons.course(1), settings, features=taught.clean, seed=0, validate=validate)
     found.save(folder)  # the adapter: load_vlm(model, adapter=folder)
     return search.table, found.table

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtri
 
+from hkd_core.common.margins import auroc
 from hkd_core.evaluation import margins as of_margins
 from hkd_core.evaluation import statistics as stats
-from hkd_core.evaluation.oracle import halves, less_groups
+from hkd_core.evaluation.oracle import halves, minus_group_constants
 
 FOLDS = 10
 UNREAD = -1  # an answer that is neither yes nor no
@@ -139,13 +140,13 @@ def compare_margins(answers: Answers, *, draws: int = 2000, seed: int = 0) -> di
     """The method against two rivals that need only the margins of the base, and the difference in AUROC. None with too few pictures.
 
     shifted_base: the base minus the best constant, fitted on the other nine tenths of the pictures for the metric it is scored by.
-    oracle_per_name: the base minus a constant for each name, fitted on the other half (`oracle.less_groups`): what a prior could gain at most.
+    oracle_per_name: the base minus a constant for each name, fitted on the other half (`oracle.minus_group_constants`): what a prior could gain at most.
     """
     labels, images, base, method = answers.labels, answers.images, answers.base_margins, answers.method_margins
     half = halves(images)
     if base is None or method is None or any(len(set(labels[here].tolist())) < 2 for here in (half, ~half)):
         return None
-    per_name = (less_groups(base, labels, list(answers.names), half) > 0).astype(int)
+    per_name = (minus_group_constants(base, labels, list(answers.names), half) > 0).astype(int)
     found: dict = {"shifted_base": {}, "oracle_per_name": {}, "method_minus_shifted_base": {}, "method_minus_oracle": {}}
     said = answered(labels, answers.method)
     for metric, score in (("accuracy", accuracy), ("f1", f1)):
@@ -154,7 +155,7 @@ def compare_margins(answers: Answers, *, draws: int = 2000, seed: int = 0) -> di
             rows = answered(labels, rivals[rival])
             found[rival][metric] = float(score(rows.sum(0)))
             found[difference][metric] = spread(stats.paired_interval(said, rows, images, score, draws=draws, seed=seed))
-    aurocs = {"base": of_margins.auroc(base, labels), "method": of_margins.auroc(method, labels)}
+    aurocs = {"base": auroc(base, labels), "method": auroc(method, labels)}
     gain = of_margins.auroc_difference(method, base, labels, images, draws=min(draws, 1000), seed=seed)
     return found | {"auroc": aurocs | {"difference": spread(gain)}}
 

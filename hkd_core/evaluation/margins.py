@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from hkd_core.common.margins import auroc as auroc
+from hkd_core.common.margins import auroc_difference as auroc_difference
 from hkd_core.common.margins import auroc_interval as auroc_interval
 
 
@@ -31,39 +32,6 @@ def best_constant(margins: Sequence[float], labels: Sequence[int], metric: str =
     hits, alarms = said[:, yes].sum(1), said[:, ~yes].sum(1)
     scores = hits - alarms if metric == "accuracy" else 2 * hits / np.maximum(hits + alarms + yes.sum(), 1)
     return float(candidates[scores.argmax()])
-
-
-def auroc_difference(
-    a: Sequence[float], b: Sequence[float], labels: Sequence[int], clusters: Sequence[str], *, draws: int = 1000, seed: int = 0
-) -> tuple[float, float, float]:
-    """(AUROC of a - AUROC of b, low, high): 95 %, percentile, the same clusters (pictures) drawn for both."""
-    drawn = _drawn_aurocs([a, b], labels, clusters, draws, seed)
-    low, high = np.nanpercentile(drawn[0] - drawn[1], [2.5, 97.5])
-    return auroc(a, labels) - auroc(b, labels), float(low), float(high)
-
-
-def _drawn_aurocs(
-    sides: Sequence[Sequence[float]], labels: Sequence[int], clusters: Sequence[str], draws: int, seed: int
-) -> np.ndarray:
-    """[sides, draws]: AUROC of each side's margins over clusters drawn with replacement, the same ones for all. Ties count half."""
-    _, place = np.unique(np.asarray(clusters), return_inverse=True)
-    count = place.max() + 1
-    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
-    found = np.empty((len(sides), draws))
-    some = max(2_000_000 // len(place), 1)  # draws at once, so that memory stays small
-    for side, margins in enumerate(sides):
-        order = np.argsort(np.asarray(margins), kind="stable")
-        values, yes = np.asarray(margins)[order], np.asarray(labels)[order] == 1
-        left, right = np.searchsorted(values, values), np.searchsorted(values, values, "right")
-        for start in range(0, draws, some):
-            weight = times[start : start + some][:, place[order]].astype(float)
-            # Of each answer: how much "no" lies below its margin, and how much at it.
-            no_so_far = np.concatenate([np.zeros((len(weight), 1)), np.cumsum(weight * ~yes, 1)], 1)
-            below, up_to = no_so_far[:, left], no_so_far[:, right]
-            with np.errstate(invalid="ignore"):
-                ratio = (weight * yes * (below + up_to) / 2).sum(1) / ((weight * yes).sum(1) * no_so_far[:, -1])
-            found[side, start : start + some] = ratio
-    return found
 
 
 def average_precision(margins: Sequence[float], labels: Sequence[int]) -> float:

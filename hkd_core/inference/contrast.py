@@ -47,7 +47,7 @@ def least(views: Sequence[Tensor]) -> Tensor:
 
 
 def isolate(views: Sequence[Tensor], view: str) -> Tensor:
-    """[N, V] the prior: the logits under several views made in the way `view`, combined by `least` for "least", else by `mixture`."""
+    """[N, V] the prior from the logits under several views: `least` for the view "least", else `mixture`."""
     return least(views) if view == "least" else mixture(views)
 
 

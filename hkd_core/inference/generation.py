@@ -1,4 +1,4 @@
-"""Free text from a model: batched, greedy or sampled, and with the next token's logits changed by a processor, for instance `contrastive`."""
+"""Free text from a model: batched, greedy or sampled, plain or with a processor of logits such as `contrastive`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,10 @@ from hkd_core.models.vlm import VLM, Encoded, to_device
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch of `generate`. rows: which of the prompts; suffixes: their token ids after the picture; length: tokens before the answer."""
+    """One batch of `generate`.
+
+    rows: which of the prompts. suffixes: their token ids after the picture. length: tokens before the answer.
+    """
 
     rows: slice
     suffixes: list[list[int]]
@@ -53,7 +56,7 @@ class ContrastiveProcessor(LogitsProcessor):
         return purify(scores.float(), distorted, alpha=self.alpha, cutoff=self.cutoff)
 
     def read(self, latest: Tensor) -> Tensor:
-        """[views * B, H] states that the next token follows: of the whole prompt at first, then of the `latest` token [views * B, 1]."""
+        """[views * B, H] states before the next token: first of the whole prompt, then of the `latest` token [views * B, 1]."""
         model = self.vlm.core.model
         # Families with positions in three dimensions remember an offset for each row; the clean pass has its own.
         others = getattr(model, "rope_deltas", None)
@@ -103,7 +106,7 @@ def generate(
 ) -> list[str]:
     """One answer for each prompt about each picture. temperature 0: greedy.
 
-    processor: makes, for one batch, what changes the next token's logits (`contrastive`, `seed.self_verifying`); None: nothing does.
+    processor: makes what changes the next token's logits in one batch (`contrastive`, `seed.self_verifying`), or None.
     """
     torch.manual_seed(seed)
     answers: list[str] = []

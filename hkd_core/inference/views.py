@@ -1,9 +1,9 @@
 """What a model is shown in place of the picture, so that only its prior is left to answer: one view or several.
 
-"noise", "blur", "patches" and "blank" distort the pixels; "none" shows no picture. "shuffled" shows other pictures, drawn at random.
+"noise", "blur", "patches" and "blank" distort the pixels. "none" shows no picture. "shuffled" shows other, random pictures.
 "alike" and "least" are our own. A destroyed picture is unlike any that the model has seen, so its answer is no clean prior. "alike"
-shows other pictures whose colours are similar; several of them give their mean. "least" shows the same pictures and takes each
-token at its smallest probability (`contrast.least`).
+shows other pictures whose colours are similar, and takes their mean. "least" shows the same pictures and takes each token at its
+smallest probability (`contrast.least`).
 """
 
 import hashlib
@@ -116,7 +116,7 @@ def nearest(gists: Tensor, count: int, pool: int | None = None) -> Tensor:
 
 
 def others(total: int, count: int, seed: int) -> Tensor:
-    """[total, count] indices of other pictures, `count` different ones for each, drawn at random. Raises UserError as `nearest` does."""
+    """[total, count] indices of other pictures, `count` different random ones for each. Raises UserError as `nearest` does."""
     if not 1 <= count < total:
         raise UserError(f"shuffled: expected a number of views from 1 to {total - 1}, one less than the pictures, got {count}")
     generator = torch.Generator().manual_seed(seed)

@@ -1,9 +1,12 @@
-"""The hallucination elimination adapter (HEA): a residual bottleneck on the hidden states of the last decoder layers.
+"""The hallucination elimination adapter (HEA): a residual bottleneck behind each of the last decoder layers.
 
-Its up-projection starts at zero, so that at step 0 the adapted model is the original to the bit; the base stays frozen, and
-detaching gives it back. What the paper states of it: papers' abstract only; the shape is our choice.
+h' = h + W_up gelu(W_down h + b_down) + b_up, with W_up = 0 and b_up = 0 at the start
+
+So at step 0 the adapted model is the original to the bit. The base stays frozen, and detaching the adapter gives it back. SEED's
+abstract (arXiv 2507.04680) names such an adapter; its shape and its place are our choice.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,7 +22,7 @@ WEIGHTS_NAME = "hea.safetensors"
 
 
 class Bottleneck(nn.Module):
-    """x + up(gelu(down(x))), up zero at first. [..., width] in and out."""
+    """h + W_up gelu(W_down h), with biases. [..., width] in and out, `rank` between."""
 
     def __init__(self, width: int, rank: int):
         super().__init__()
@@ -30,12 +33,16 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.up(nn.functional.gelu(self.down(x.to(self.down.weight.dtype)))).to(x.dtype)
+    def forward(self, h: Tensor) -> Tensor:
+        inner = self.down(h.to(self.down.weight.dtype))
+        return h + self.up(nn.functional.gelu(inner)).to(h.dtype)
 
 
 class HallucinationEliminationAdapter(nn.Module):
-    """`layers` bottlenecks of `rank`, one behind each of the model's last decoder layers. Works beside peft and with generate."""
+    """`layers` bottlenecks of `rank`, one behind each of the model's last decoder layers. It works beside peft and with generate.
+
+    Raises UserError for a width, a rank or a number of layers below 1.
+    """
 
     def __init__(self, width: int, *, rank: int = 16, layers: int = 1):
         super().__init__()
@@ -70,7 +77,7 @@ class HallucinationEliminationAdapter(nn.Module):
             self._hooks.append(layer.register_forward_hook(self._corrector(block)))
         return self
 
-    def _corrector(self, block: Bottleneck):
+    def _corrector(self, block: nn.Module) -> Callable:
         def correct(module: nn.Module, arguments: tuple, output):
             if not self.enabled:
                 return output

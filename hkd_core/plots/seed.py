@@ -26,9 +26,10 @@ def word_scores(
     view: str,
     aurocs: Mapping[str, tuple[float, float, float]],
 ) -> Figure:
-    """The first seven texts word by word, names shaded by the rank of their score; beside them each view's AUROC with its interval.
+    """The first seven texts word by word, names shaded by the rank of their score. Beside them each view's AUROC with its interval.
 
-    words, owner: every word and the text it belongs to. scores, wrong: place of a name -> its score, and whether it is not in the picture.
+    words, owner: every word, and the text it belongs to.
+    scores, wrong: place of a name -> its score, and whether it is not in the picture.
     """
     figure, (axis, beside) = plt.subplots(1, 2, figsize=(12.4, 3.4), width_ratios=(2.6, 1))
     axis.axis("off")
@@ -74,7 +75,10 @@ def purge_search(table: Sequence[Mapping], cutoffs: Sequence[Mapping], hard: str
 
 
 def caption_search(table: Sequence[Mapping], cutoff: float) -> Figure:
-    """Every way to write captions, by recall and CHAIR_i. table: rows of `seed.CaptionSearch`; cutoff: the one that is distilled."""
+    """Every way to write captions, by recall and CHAIR_i.
+
+    table: rows of `seed.CaptionSearch`. cutoff: the one that is distilled.
+    """
     plain = [row for row in table if row["way"] == "nothing purged"]
     asked = [row for row in table if row["way"] == "asked"]
     distorted = [row for row in table if row["way"] not in ("nothing purged", "asked")]
@@ -108,7 +112,10 @@ def void_toy(side: np.ndarray, shown: Mapping[str, np.ndarray], void: np.ndarray
 
 
 def evolution(history: Mapping[int, Sequence[Mapping]], table: Sequence[Mapping], kept: int, control: float) -> Figure:
-    """The divergence of each round, and validation's accuracy, captions and choice over the rounds. control: accuracy with a constant shift."""
+    """The divergence of each round; accuracy, captions and what chooses the round, on validation.
+
+    history, table, kept: of `seed.Evolution`. control: accuracy of the base with a constant shift.
+    """
     figure, axes = plt.subplots(1, 4, figsize=(14.4, 3))
     for number, records in history.items():
         for term, style in (("purified", "-"), ("held", ":")):

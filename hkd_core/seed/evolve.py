@@ -28,11 +28,12 @@ LORA_MODULES = r".*language_model.*\.(q_proj|v_proj|down_proj)"
 
 
 class EvolveStep(ModelGroup):
-    """divergence(model with adapter || purged distribution) at the answers' positions; the base is frozen beside an adapter.
+    """divergence(model with adapter || purged distribution) at the answers' positions. The base is frozen beside an adapter.
 
-    kind, beta: of the divergence; "reverse_kl" seeks modes, the others are controls. adapter None: what already requires a
-    gradient learns, for instance the LoRA that peft has put into the model. At anchors it is always forward KL, times `anchor_weight`:
-    nothing was purged there, so there is no false mode to let go of, and a model that must cover what it said forgets less. Our choice.
+    kind, beta: of the divergence. "reverse_kl" seeks modes, the others are controls.
+    adapter: None means that what already requires a gradient learns, for instance the LoRA that peft has put into the model.
+    anchor_weight: of the anchors, where the divergence is always forward KL. Nothing was purged there, so there is no false mode to
+        let go of, and a model that must cover what it said forgets less. Our choice.
     """
 
     def __init__(
@@ -53,16 +54,19 @@ class EvolveStep(ModelGroup):
 
 @dataclass(frozen=True)
 class EvolveSettings:
-    """How a model evolves. steps: of the first round; later_steps: of each later one.
+    """How a model evolves.
 
-    divergence: "reverse_kl", or a control. learner: "adapter" (`rank`, last `layers`, or all if there are fewer), or a control: "lora",
-    of a quarter of that rank in every layer, or "full", every weight of the language model. anchor_weight: of forward KL at anchors.
+    steps: of the first round. later_steps: of each later round, None for as many.
+    divergence: "reverse_kl", or another kind of `losses.divergence` as a control.
+    anchor_weight: of forward KL at anchors.
+    learner: "adapter", or a control: "lora" (a quarter of the rank, in every layer) or "full" (the whole language model).
+    rank, layers: of the adapter, which stands behind the last `layers` decoder layers, or behind all if there are fewer.
     """
 
     steps: int
-    later_steps: int
     batch_size: int
     learning_rate: float
+    later_steps: int | None = None
     divergence: str = "reverse_kl"
     anchor_weight: float = 3.0
     learner: str = "adapter"
@@ -72,10 +76,10 @@ class EvolveSettings:
 
 @dataclass
 class Evolution:
-    """What was learned. kept: the round that validation keeps; table: one row a round, from 0, of what validation says.
+    """What was learned. The model has the learner with the weights of round `kept` in it.
 
-    states: the learner's weights after each round, from 0; history: round -> records of the training; lessons: one a round.
-    The model has the learner of round `kept` in it.
+    table: one row for each round, from 0, of what validation found. states: the learner's weights after each of these rounds.
+    history: round -> records of the training. lessons: one for each round, from 1.
     """
 
     vlm: VLM
@@ -142,11 +146,13 @@ def evolve(
     validate: Callable[[VLM], Mapping[str, float]] | None = None,
     title: str = "evolving",
 ) -> Evolution:
-    """Learn a course of lessons, one a round. A lesson may be a function, which makes it with the model as it then is.
+    """Learn a course of lessons, one in each round. The model ends with the round that validation likes best.
 
-    features: image_id -> Encoded, of the lessons' pictures. validate: model -> what is found, `kept_by` among it (higher is better);
-    a lesson's function is given what was found last. The first round that is no better than the best before is the last one, and the best is
-    kept (0: the model as it was). Without `validate` every round is learned, and the last one kept.
+    course: lessons, or functions that make one with the model as it then is. A function is given what validation found last.
+    features: image_id -> Encoded, of the lessons' pictures.
+    validate: model -> what is found, `kept_by` among it (higher is better). The first round that is no better than the best one
+        before it is the last. Without `validate` every round is learned, and the last one is kept.
+    Raises UserError where validation finds no `kept_by`, and as `new_learner` and `train` do.
     """
     found = Evolution(vlm, new_learner(vlm, settings, seed=seed))
     if validate is not None:
@@ -158,7 +164,8 @@ def evolve(
         lesson = lesson if isinstance(lesson, Lesson) else lesson(found.table[-1] if found.table else {})
         found.lessons.append(lesson)
         data = lesson.training_set(vlm, features)
-        steps = settings.steps if number == 1 else settings.later_steps
+        later = settings.steps if settings.later_steps is None else settings.later_steps
+        steps = settings.steps if number == 1 else later
         schedule = Schedule(steps, settings.batch_size, settings.learning_rate, decay=0.7)
         step = EvolveStep(vlm, found.adapter, kind=settings.divergence, anchor_weight=settings.anchor_weight)
         how = {"seed": seed + number, "lengths": data.lengths, "title": title if len(course) == 1 else f"{title}, round {number}"}

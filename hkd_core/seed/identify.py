@@ -13,7 +13,7 @@ from torch import Tensor
 from hkd_core.common.margins import auroc_interval
 from hkd_core.inference.contrast import hallucination_score, isolate, plausible
 from hkd_core.inference.views import FREE_TEXT_VIEWS, Features, with_ids
-from hkd_core.models.vlm import VLM, Encoded
+from hkd_core.models.vlm import VLM, Encoded, to_device
 from hkd_core.training.examples import TrainingSet, answer_hidden, project
 
 View = tuple[str, float]  # one of views.VIEWS, and its strength
@@ -21,7 +21,10 @@ View = tuple[str, float]  # one of views.VIEWS, and its strength
 
 @dataclass(frozen=True)
 class TokenScores:
-    """N answer tokens: their strings, which example each belongs to, its logits with the picture, and its score under each view."""
+    """N answer tokens, read with the picture and under several views.
+
+    words: their strings. owner: which example each belongs to. clean: [N, V] logits with the picture. scores: view -> [N].
+    """
 
     words: list[str]
     owner: list[int]
@@ -33,18 +36,18 @@ class TokenScores:
 def read_answers(
     vlm: VLM, examples: Sequence[dict], features: Mapping[str, Mapping[str, Encoded]], *, batch_size: int = 128
 ) -> tuple[dict[str, Tensor], Tensor, list[int]]:
-    """({name: [N, V] logits at the examples' answer tokens, read under each of `features`}, ids [N], which example each belongs to).
+    """The logits at the answer tokens of the examples, read under each of several features.
 
-    features: name -> image_id -> Encoded.
+    features: name -> image_id -> Encoded. Returns ({name: [N, V]}, ids [N] of the tokens, which example each belongs to [N]).
     """
     data = TrainingSet(dict.fromkeys(features, vlm), with_ids(examples), features)
     logits: dict[str, list[Tensor]] = {name: [] for name in features}
     tokens, owner = [], []
     for start in range(0, len(data), batch_size):
-        batch = data.collate(range(start, min(start + batch_size, len(data))))
+        batch = to_device(data.collate(range(start, min(start + batch_size, len(data)))), vlm.device)
         for name in features:
-            logits[name].append(project(vlm, answer_hidden(vlm, batch, name)[0]))
-        tokens.append(batch["labels"])
+            logits[name].append(project(vlm, answer_hidden(vlm, batch, name)[0]).cpu())
+        tokens.append(batch["labels"].cpu())
         owner += [start + row for row in batch["asked"].nonzero()[:, 0].tolist()]
     return {name: torch.cat(parts) for name, parts in logits.items()}, torch.cat(tokens), owner
 
@@ -66,10 +69,10 @@ def score_tokens(vlm: VLM, examples: Sequence[dict], features: Features, views: 
 def auroc_of_views(
     found: TokenScores, places: Sequence[int], wrong: Sequence[bool], *, seed: int = 0
 ) -> dict[View, tuple[float, float, float]]:
-    """For each view (AUROC, low, high): how well its score tells wrong words from right ones; 95 %, whole examples drawn.
+    """View -> (AUROC, low, high): how well its score tells wrong words from right ones. 95 %, whole examples drawn.
 
-    places: which of the answer tokens are judged, for instance the objects named; wrong: which of these are not there.
-    One half: the score knows nothing. Empty where there are only wrong or only right words.
+    places: which of the answer tokens are judged, for instance the objects named. wrong: which of these are not there.
+    One half means that the score knows nothing. Empty where all words are wrong, or all are right.
     """
     if not 0 < sum(wrong) < len(wrong):
         return {}
@@ -82,11 +85,11 @@ def void_space(
 ) -> dict[str, float]:
     """{"outside the plausible set": mean probability there, "entropy, nats": mean entropy} at the examples' answer tokens.
 
-    reference: [N, V] logits of the model that says what is plausible (at least `cutoff` of its most probable token).
-    SEED's abstract says that ordinary distillation leaves void space; this measure of it is our choice.
+    reference: [N, V] logits of the model that says what is plausible: at least `cutoff` times its most probable token.
+    SEED's abstract says that ordinary distillation leaves void space. This measure of it is our choice.
     """
     logits, *_ = read_answers(vlm, examples, {"student": features})
-    p = logits["student"].softmax(-1).cpu()
-    outside = float((p * ~plausible(reference.cpu(), cutoff)).sum(-1).mean())
+    p = logits["student"].softmax(-1)
+    outside = float((p * ~plausible(reference, cutoff)).sum(-1).mean())
     entropy = float(-(p * p.clamp(min=1e-9).log()).sum(-1).mean())
     return {"outside the plausible set": round(outside, 4), "entropy, nats": round(entropy, 4)}

@@ -43,10 +43,11 @@ def purified_targets(
 ) -> list[Tensor]:
     """For every example the purged log-probabilities [answer tokens, V] of the model as it is now.
 
-    data: features under "student", under each of `clean` (views in which everything can be seen, whose mean is purged) and under each of
-    `views`, made in the way `view`. alphas: one for each example; 0 makes an anchor, the model's own distribution. shift: [V], subtracted where
-    something is purged and there are choices. Outside the plausible set the target has probability `epsilon` in all, so that reverse
-    KL stays finite.
+    data: features under "student", under each name of `clean` and under each name of `views`.
+    view: how the views were made (one of `views.VIEWS`). clean: views in which everything can be seen. Their mean is purged.
+    alphas: one for each example. 0 makes an anchor: the model's own distribution stays as it is.
+    shift: [V], subtracted where something is purged and the example has choices.
+    epsilon: the probability in all outside the plausible set, so that reverse KL stays finite.
     """
     # An example without an answer asks for one token.
     keep = [max(length - prompt, 1) for length, prompt in zip(data.lengths, data.prompts, strict=True)]
@@ -120,17 +121,21 @@ class Lesson:
     anchors: list[bool]
 
     def training_set(self, vlm: VLM, features: Mapping[str, Encoded]) -> TrainingSet:
-        return TrainingSet({"student": vlm}, self.examples, {"student": features})
+        """The examples as `collate_with` takes them. features: image_id -> Encoded."""
+        return TrainingSet({"student": vlm}, with_ids(self.examples), {"student": features})
 
 
 class LessonMaker:
     """Makes the lessons of a model that teaches itself, with the model as it is at that moment.
 
-    features, purge: of the training pictures, and what validation chose. questions: yes/no questions whose answers are purged (they
-    need no `answer`); anchors: examples whose answers shall stay. prompt, described: how to ask for a caption, and which pictures to
-    describe; without them there are no captions. names: what the model is asked about to purge captions; gamma, caption_cutoff: how strongly,
-    and inside which plausible set. wording: of the dataset. epsilon: as for `purified_targets`.
-    Raises UserError for captions without names.
+    features: of the pictures to learn from. purge: what validation chose.
+    questions: yes/no questions whose answers are purged. They need no `answer`.
+    anchors: examples whose answers shall stay.
+    prompt, described: how to ask for a caption, and which pictures to describe (image_ids). Without them there are no captions.
+    names, gamma, caption_cutoff: what the model is asked about to purge its captions, how strongly the answers count, and the
+        plausible set of a caption's next word. gamma 0: captions are only held.
+    wording: of the dataset. epsilon: as for `purified_targets`.
+    Raises UserError for gamma above 0 without captions or names.
     """
 
     def __init__(
@@ -151,7 +156,9 @@ class LessonMaker:
         max_new_tokens: int = 28,
     ):
         if gamma > 0 and not (names and prompt and described):
-            raise UserError("lessons: gamma above 0 purges captions, which needs a prompt, pictures to describe and names to ask about")
+            raise UserError(
+                "lessons: gamma above 0 purges captions, which needs a prompt, pictures to describe and names to ask about"
+            )
         self.vlm, self.features, self.purge = vlm, features, purge
         self.questions, self.anchors = ([{"answer": "", **row} for row in with_ids(rows)] for rows in (questions, anchors))
         self.prompt, self.described, self.names = prompt, list(described), list(names)
@@ -163,10 +170,10 @@ class LessonMaker:
         return [self.answers, *[self.captions] * (rounds - 1 if self.gamma else 0)]
 
     def answers(self, found: Mapping[str, float] | None = None, *, teach: str = "purged") -> Lesson:
-        """Questions with their targets; anchors and the model's own captions are held. found: not used, see `captions`.
+        """Questions with their targets. Anchors and the model's own captions are held. found: not used, see `captions`.
 
-        teach: "purged", or a control: "first_choice", the model's own most probable token as if it were a label, or "shifted", where the
-        constant shift alone is subtracted. Raises UserError for another word.
+        teach: "purged", or a control. "first_choice": the model's own most probable token, as if it were a label. "shifted": the
+        control's constant shift alone is subtracted. Raises UserError for another word.
         """
         if teach not in TEACH:
             raise UserError(f'teach: expected one of {", ".join(TEACH)}, got "{teach}"')
@@ -177,8 +184,9 @@ class LessonMaker:
     def captions(self, found: Mapping[str, float] | None = None) -> Lesson:
         """The captions that the model writes now, plain and purged, with targets purged by what it answers now.
 
-        found: what validation says of the model; `shift` is the constant that its answers need. Questions are held. The purged
-        decoder's captions name other things: without them nobody would teach how to go on from there.
+        found: what validation says of the model. Its `shift` is the constant that the answers need.
+        Two questions about each picture are held. The purged decoder's captions are needed because they name other things: nothing
+        else would teach how to go on from there.
         """
         vlm, width = self.vlm, self.vlm.head.shape[0]
         pictures = [self.features.clean[i] for i in self.described]

@@ -1,8 +1,8 @@
 """Isolate and purge: which prior to subtract from a model's answers, how much of it, and inside which plausible set.
 
-Both searches use validation questions and captions. They return the table that shows every candidate, the best one, and the control.
+Both searches use validation questions and captions. They return the table of all candidates, the best one, and the control.
 AUROC chooses, because no constant shift can change it: much of what contrastive decoding gains on POPE is such a shift
-(arXiv 2504.10020). The formulas are VCD's (arXiv 2311.16922); that they are SEED's "isolate" and "purge" is our reading.
+(arXiv 2504.10020). The formulas are VCD's (arXiv 2311.16922). That they are SEED's "isolate" and "purge" is our reading.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -31,8 +31,8 @@ RECALL_KEPT = 1.0  # a purge of captions may lower recall by at most this, in pe
 class Questions:
     """Yes/no questions with their answers, in groups (an example's `task`), so that each group counts the same.
 
-    fit_on: the group on which constant shifts are fitted; None: all questions. Raises UserError where an answer is neither yes nor
-    no, where a group lacks one of them, and where `fit_on` is no group.
+    fit_on: the group on which constant shifts are fitted. None: all questions.
+    Raises UserError where an answer is neither yes nor no, where a group lacks one of them, and where `fit_on` is no group.
     """
 
     def __init__(self, vlm: VLM, examples: Sequence[dict], *, wording: Wording | None = None, fit_on: str | None = None):
@@ -91,9 +91,9 @@ class Questions:
 class Purge:
     """What is subtracted from a model's answers, and where.
 
-    view, strength: in what way the prior is isolated; alpha: how much of it is subtracted; cutoff: of the plausible set (beta in VCD).
-    shift: the constant fitted with it, a logit of yes; control_shift: the control's, where nothing else is subtracted.
-    clean_views: the mean of how many views with everything in them is purged.
+    view, strength: how the prior is isolated. alpha: how much of it is subtracted. cutoff: of the plausible set (beta in VCD).
+    shift: the constant fitted with it, subtracted from the logit of yes. control_shift: the one fitted with alpha 0.
+    clean_views: how many views with everything in them are averaged and purged.
     """
 
     view: str
@@ -107,10 +107,11 @@ class Purge:
 
 @dataclass(frozen=True)
 class PurgeSearch:
-    """table: one row for each view and alpha; control, best: the row of alpha 0, and the one with the best AUROC.
+    """Every candidate, and what is chosen.
 
-    cutoffs: one row for each number of clean views and each cutoff. purge: what is chosen. logits: [N, V] of the questions under
-    "clean" and each (view, strength), to look into.
+    table: one row for each view and alpha. control: the row of alpha 0. best: the row with the best AUROC.
+    cutoffs: one row for each number of clean views and each cutoff. purge: what is chosen.
+    logits: [N, V] of the questions under "clean" and under each (view, strength), to look into.
     """
 
     table: list[dict]
@@ -148,10 +149,11 @@ def search_purge(
     cutoffs: Sequence[float] = (0.1,),
     clean_views: int = 1,
 ) -> PurgeSearch:
-    """Which view and alpha purge best, by the mean AUROC of the groups of questions; then the clean views and the cutoff.
+    """Which view and alpha purge best, by the mean AUROC of the groups of questions. Then the clean views and the cutoff.
 
-    distortions: (view, strength); alphas: besides 0, the control. clean_views: whether the mean of that many is purged, which
-    must gain WORTH in AUROC. The cutoff is chosen by accuracy among all tokens, because AUROC compares two tokens alone.
+    distortions: (view, strength). alphas: besides 0, the control.
+    clean_views: try the mean of that many. It must gain WORTH in AUROC.
+    cutoffs: the one with the best accuracy among all tokens is chosen, because AUROC compares two tokens alone.
     Raises UserError without an alpha above 0.
     """
     if not any(alpha > 0 for alpha in alphas):
@@ -161,7 +163,7 @@ def search_purge(
     if clean_views > 1:
         views["clean views"] = ("clean", features.clean_views(clean_views))
     logits = ask(vlm, questions, views | {d: (d[0], features.under(*d)) for d in distortions})
-    table = [
+    table: list[dict] = [
         {"view": d[0], "strength": d[1], "alpha": alpha} | purged_scores(questions, logits["clean"], logits[d], alpha)
         for d in distortions
         for alpha in (0.0, *alphas)
@@ -178,14 +180,16 @@ def search_purge(
             row = {"clean_views": count, "cutoff": cutoff, "auroc": round(by_views, 4), "accuracy": round(accuracy, 4)}
             narrowed.append(row)
     count = clean_views if narrowed[-1]["auroc"] - narrowed[0]["auroc"] >= WORTH else 1
-    cutoff = max((row for row in narrowed if row["clean_views"] == count), key=lambda row: (row["accuracy"], row["cutoff"]))["cutoff"]
-    chosen = {name: best[name] for name in ("view", "strength", "alpha", "shift")}
-    purge = Purge(**chosen, cutoff=cutoff, control_shift=control["shift"], clean_views=count)
+    cutoff = max((row for row in narrowed if row["clean_views"] == count), key=lambda row: (row["accuracy"], row["cutoff"]))[
+        "cutoff"
+    ]
+    shifts = {"shift": best["shift"], "control_shift": control["shift"]}
+    purge = Purge(best["view"], best["strength"], best["alpha"], cutoff, **shifts, clean_views=count)
     return PurgeSearch(table, control, best, narrowed, purge, logits)
 
 
 def purged_scores(questions: Questions, clean: Tensor, prior: Tensor, alpha: float) -> dict[str, float]:
-    """A row of the search: the constant shift that suits the purged answers, their scores with it, AUROC of each group and its mean."""
+    """A row of the search: the best constant shift of the purged answers, their scores with it, and AUROC by group."""
     margins = questions.margins(purify(clean, prior, alpha=alpha, cutoff=0.0))
     shift = questions.shift(margins)
     found = questions.scores(margins, shift)
@@ -201,9 +205,9 @@ def accuracy_of_all(questions: Questions, purged: Tensor) -> float:
 
 @dataclass(frozen=True)
 class CaptionSearch:
-    """table: one row for each way to write captions; plain: the one with nothing purged; best: the one to be distilled.
+    """table: one row for each way to write captions. plain: nothing purged. best: the way to be distilled.
 
-    gamma: of the best, 0 where nothing helps; contrast: the best row of the view taken for questions, the control.
+    gamma: of the best way, 0 where nothing helps. contrast: the control, the best row of the view that was chosen for questions.
     """
 
     table: list[dict]
@@ -232,9 +236,9 @@ def search_caption_purge(
 ) -> CaptionSearch:
     """Which strength gamma of self-verification purges captions best: the lowest chair_i among those that keep recall.
 
-    ids: the pictures that are described; score: texts -> {"chair_i", "recall"} in percent; names: what the model is asked about.
-    distortions, alphas: contrastive decoders, shown beside it; cutoffs: other plausible sets, shown; cutoff: the one that is chosen from.
-    gamma 0, nothing purged, is always a candidate.
+    ids: the pictures to describe. score: texts -> {"chair_i", "recall"} in percent. names: what the model is asked about.
+    distortions, alphas: contrastive decoders, shown for comparison. cutoffs: other plausible sets, shown for comparison.
+    gammas, cutoff: the candidates. gamma 0, nothing purged, is always one of them.
     """
     pictures = [features.clean[i] for i in ids]
     told = affirmed(vlm, names, pictures, wording or Wording(), shift=purge.control_shift, title="asking about every name")

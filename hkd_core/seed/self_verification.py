@@ -2,7 +2,8 @@
 
 A caption is written word by word, largely from what such a place usually has, and no distortion tells such a name from one that was
 seen. Asked "Is there a dog in the image?", the same model looks. So its own answers purge its captions: the caption's next word
-is weighted by the answer to a question about it. SEED's abstract says that a model purges its own hallucinations; how is our choice.
+is weighted by the answer to a question about it. SEED's abstract says that a model purges its own hallucinations. How is our
+choice.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,9 @@ def name_starts(vlm: VLM, names: Sequence[str]) -> Tensor:
     return torch.tensor([vlm.tokenizer(f"a {name}", add_special_tokens=False).input_ids[before] for name in names])
 
 
-def affirmed(vlm: VLM, names: Sequence[str], pictures: Sequence[Encoded], wording: Wording, *, shift: float = 0.0, title: str = "") -> Tensor:
+def affirmed(
+    vlm: VLM, names: Sequence[str], pictures: Sequence[Encoded], wording: Wording, *, shift: float = 0.0, title: str = ""
+) -> Tensor:
     """[N, K] log-probability of "Yes" over "No" when asked whether each of K names is in each of N pictures.
 
     shift: subtracted from the margin first; the constant fitted on validation, which answers to questions are given too.
@@ -40,9 +43,10 @@ def affirmed(vlm: VLM, names: Sequence[str], pictures: Sequence[Encoded], wordin
 
 
 def evidence(affirmed: Tensor, starts: Tensor, vocabulary: int, *, gamma: float) -> Tensor:
-    """[N, V], to be added to the logits of a caption's next token: gamma times `affirmed` [N, K] at the names' `starts` [K], else 0.
+    """[N, V], to be added to the logits of a caption's next token: gamma times `affirmed` at the names' starts, else 0.
 
-    Of names that begin with the same token the most affirmed one counts. Raises UserError for gamma < 0.
+    affirmed: [N, K]. starts: [K]. Of names that begin with the same token the most affirmed one counts.
+    Raises UserError for gamma < 0.
     """
     if gamma < 0:
         raise UserError(f"gamma: expected 0 or more, got {gamma}")
@@ -70,12 +74,12 @@ class EvidenceProcessor(LogitsProcessor):
 
     def __init__(self, evidence: Tensor, starts: Tensor, prompt: int, *, cutoff: float):
         self.evidence, self.prompt, self.cutoff = evidence, prompt, cutoff
-        self.names = torch.zeros(evidence.shape[1], dtype=torch.bool, device=evidence.device)
-        self.names[starts.to(evidence.device)] = True
+        self.names = torch.isin(torch.arange(evidence.shape[1]), starts)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.evidence, self.names = self.evidence.to(scores.device), self.names.to(scores.device)
         named = torch.zeros_like(scores, dtype=torch.bool).scatter(1, input_ids[:, self.prompt :], True) & self.names
-        return reweight(scores.float(), self.evidence.to(scores.device), named, cutoff=self.cutoff)
+        return reweight(scores.float(), self.evidence, named, cutoff=self.cutoff)
 
 
 def self_verifying(evidence: Tensor, starts: Tensor, *, cutoff: float) -> ProcessorFor:

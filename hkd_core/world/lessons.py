@@ -13,7 +13,7 @@ ANCHORS = ("color", "count", "relation")  # facts that anchors ask about
 def draw_lessons(pictures: Pictures, *, questions: int, seed: int) -> tuple[list[dict], list[dict]]:
     """(presence questions, anchors) about stored pictures.
 
-    questions: for each picture, about an object that is there and one that is not, in turn; 70 % of the absent ones fit the context.
+    questions: how many for each picture, in turn about an object that is not there and one that is. 70 % of the absent ones fit.
     anchors: about every second picture, one question of each of ANCHORS and both tasks of the challenge.
     """
     rng = random.Random(f"evolve/{seed}")
@@ -24,5 +24,7 @@ def draw_lessons(pictures: Pictures, *, questions: int, seed: int) -> tuple[list
             asked.append(yes_no(scene, Fact("presence", name)))
         if k % 2 == 0:
             facts = [random_fact(scene, kind, rng, rng.random() < 0.5) for kind in ANCHORS]
-            anchors += [row for row in (*(yes_no(scene, fact) for fact in facts if fact), task1(scene, rng), task2(scene, rng)) if row]
+            anchors += [
+                row for row in (*(yes_no(scene, fact) for fact in facts if fact), task1(scene, rng), task2(scene, rng)) if row
+            ]
     return asked, anchors
