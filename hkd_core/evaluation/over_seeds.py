@@ -140,12 +140,12 @@ def seeds_markdown(values: pd.DataFrame, outcomes: pd.DataFrame, changes: pd.Dat
 
     values, changes: `summary` of results and `differences`; outcomes: `gathered` goals.
     """
-    seeds = [column for column in values if column.startswith("seed_")]
+    seeds = [column for column in map(str, values) if column.startswith("seed_")]
     titles = [name.replace("_", " ") for name in seeds]
     index = values.set_index(["model", "decoding", "benchmark", "metric"])
 
     def cell(*key: str, digits: int) -> str:
-        return f"{index.loc[key, 'mean']:.{digits}f} ± {index.loc[key, 'sd']:.{digits}f}" if key in index.index else ""
+        return f"{float(index.loc[key, 'mean']):.{digits}f} ± {float(index.loc[key, 'sd']):.{digits}f}" if key in index.index else ""
 
     means = [
         [

@@ -52,9 +52,9 @@ class Results:
     @classmethod
     def load(cls, reports: Path) -> "Results":
         """reports: a profile's reports. Raises UserError naming a file that cannot be read."""
-        frames = (pd.read_csv(reports / "tables" / f"{name}.csv") for name in ("results", "comparisons", "outcomes"))
+        table, comparisons, outcomes = (pd.read_csv(reports / "tables" / f"{name}.csv") for name in ("results", "comparisons", "outcomes"))
         lines = read_text(reports / "answers" / "answers.jsonl").splitlines()
-        return cls(*frames, [json.loads(line) for line in lines])
+        return cls(table, comparisons, outcomes, [json.loads(line) for line in lines])
 
     def there(self, ways: Sequence[str]) -> list[str]:
         """Those of the ways that have results."""
@@ -76,7 +76,8 @@ class Results:
     def error_rates(self, way: str, benchmark: str, label: str, group: Callable[[dict], str]) -> dict[str, float]:
         """Group -> share of wrong answers among those to questions with this label."""
         asked = [(group(a), a["answer"] != label) for a in self.answers_of(way, benchmark) if a["label"] == label]
-        return pd.DataFrame(asked, columns=["group", "wrong"]).groupby("group").wrong.mean().to_dict()
+        shares = pd.DataFrame(asked, columns=["group", "wrong"]).groupby("group").wrong.mean()
+        return {str(name): float(share) for name, share in shares.items()}
 
     def reader_table(self, name: str) -> pd.DataFrame:
         """A row for each way, a column for each metric of the benchmarks of READER_TABLES[name]; cells "value [low, high]"."""

@@ -279,7 +279,7 @@ def task_answers(
             scores["msi"] = shifted_scores(vlm, test, rows)
             for part, several in ((held, scores_val), (rows, scores)):
                 kinds = [content_kinds(row, val.wording) for row in part]
-                several["msi"] = [prior.remove(row, kind) for row, kind in zip(several["msi"], kinds, strict=True)]
+                several["msi"] = [prior.remove(row, kind) for row, kind in zip(several["msi"], kinds, strict=True)]  # type: ignore[assignment]
         for part, several in ((rows, scores), (on_validation(held), scores_val)):
             for decoding, values in several.items():
                 found += [record(e, decoding, e["choices"][int(np.argmax(row))]) for e, row in zip(part, values, strict=True)]

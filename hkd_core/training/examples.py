@@ -6,6 +6,7 @@ answer "" is unknown: there is no label.
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,7 +120,7 @@ def view(batch: dict, name: str) -> dict:
     return batch | {"features": batch["features"][name]}
 
 
-def answer_hidden(vlm: VLM, batch: dict, name: str, **more: object) -> tuple[Tensor, object]:
+def answer_hidden(vlm: VLM, batch: dict, name: str, **more: object) -> tuple[Tensor, Any]:
     """([N, H] hidden states where an answer token comes next, the decoder's whole output)."""
     output = vlm.hidden(view(batch, name), **more)
     return output.last_hidden_state[batch["asked"]], output
