@@ -3,15 +3,15 @@
 All three return (total, count): the sum over unmasked positions in float32, multiplied by temperature² so that gradients keep
 their size (arXiv 1503.02531), and the number of those positions, an int. The caller divides once, by the count of the whole batch
 over accumulation steps and devices. Without unmasked positions the total is 0, with a gradient of 0. The teacher is a constant: no
-gradient reaches its logits, hidden states or head.
+gradient reaches its logits, hidden states or head. A kind with a formula and no kernel runs through autograd.
 
 Logits stand where the token is predicted; shifting against labels is the caller's task. Vocabularies of different size are refused:
 `shared_vocabulary` says how far two of them agree. A token that one side rules out (logit -inf) is treated exactly where the
 divergence is finite, and `smooth_logits` makes it finite where it is not.
 
-In float32, values and gradients are within a relative 1e-5 of the exact ones. Where student and teacher nearly agree, rounding is larger
-than the divergence: there the value is off by less than 1e-6 nats a position, and the gradient, summed over the vocabulary, by less
-than 4e-6. Float64 logits do better.
+In float32, values and gradients are within a relative 1e-5 of the exact ones. Where student and teacher nearly agree, the value may be
+off by 1e-6 nats a position and the gradient, summed over the vocabulary, by 4e-6 max(1, temperature), as float32 rounds
+log-probabilities between 8 and 16 to steps of 2^-20. Float64 logits do better.
 """
 
 import math
@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 
 from hkd_core.losses.formulas import FORMULAS
-from hkd_core.losses.kernels import kernel_of
+from hkd_core.losses.kernels import Divergence, LinearDivergence
 
 KINDS = tuple(FORMULAS)
-HEAD_ROWS = 4096  # rows of a half-precision head that are held in float32 at a time
 
 
 def divergence(
@@ -57,7 +56,7 @@ def divergence(
         if weights.shape != student_logits.shape[:-1]:
             raise ValueError(f"expected weights {list(student_logits.shape[:-1])}, got {list(weights.shape)}")
         (weights,) = _unmasked(mask, weights.detach()[..., None])
-    return _Divergence.apply(student, teacher, kind, beta, temperature, weights), len(student)
+    return Divergence.apply(student, teacher, kind, beta, temperature, weights), len(student)
 
 
 def topk_divergence(
@@ -98,7 +97,7 @@ def topk_divergence(
         teacher_tail = (1 - teacher_logp.exp().sum(-1, keepdim=True)).clamp_min(torch.finfo(torch.float32).eps).log()
         student_logp = torch.cat([student_logp, student_tail], -1)
         teacher_logp = torch.cat([teacher_logp, teacher_tail], -1)
-    return _Divergence.apply(student_logp, teacher_logp, kind, beta, 1, None) * temperature**2, len(student)
+    return Divergence.apply(student_logp, teacher_logp, kind, beta, 1, None) * temperature**2, len(student)
 
 
 def linear_divergence(
@@ -139,7 +138,7 @@ def linear_divergence(
             "shared_vocabulary returns"
         )
     student, teacher = _unmasked(mask, student_hidden, teacher_hidden.detach())
-    total = _LinearDivergence.apply(
+    total = LinearDivergence.apply(
         student, student_head, teacher, teacher_head.detach(), kind, beta, temperature, chunk, torch.is_grad_enabled()
     )
     return total, len(student)
@@ -194,103 +193,3 @@ def _unmasked(mask: Tensor | None, *tensors: Tensor) -> list[Tensor]:
         raise ValueError(f"expected a mask of torch.bool {list(places)}, got {mask.dtype} {list(mask.shape)}")
     rows = mask.flatten().nonzero().squeeze(-1)
     return [tensor.index_select(0, rows) for tensor in flat]
-
-
-class InfiniteDivergence(ValueError):
-    """One side can produce a token that the other rules out."""
-
-
-class _Divergence(torch.autograd.Function):
-    """`divergence` of unmasked positions: logits [N, V] and [N, V] -> total."""
-
-    @staticmethod
-    def forward(ctx, student_logits, teacher_logits, kind, beta, temperature, weights):
-        normalise, value_and_gradient = kernel_of(kind)
-        dtype = torch.promote_types(student_logits.dtype, torch.float32)
-        student = normalise(student_logits.to(dtype) / temperature, -1)
-        teacher = normalise(teacher_logits.to(dtype) / temperature, -1)
-        values, gradient = value_and_gradient(student, teacher, torch.empty_like(student), beta)
-        infinite = values.isinf().any()
-        if weights is not None:
-            values, gradient = values * weights.to(dtype).squeeze(-1), gradient.mul_(weights.to(dtype))
-        total = values.sum() * temperature**2
-        if infinite:
-            raise InfiniteDivergence(
-                f"{kind} is infinite: a token that one side can produce is ruled out (-inf) by the other; "
-                "smooth_logits keeps it finite, and so does a skewed kind or jsd"
-            )
-        ctx.save_for_backward(gradient)
-        ctx.scale, ctx.dtype = temperature, student_logits.dtype
-        return total
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, total_gradient):
-        (gradient,) = ctx.saved_tensors
-        return (gradient * (total_gradient * ctx.scale)).to(ctx.dtype), *[None] * 5
-
-
-class _LinearDivergence(torch.autograd.Function):
-    """`linear_divergence` of unmasked positions: hidden [N, H] and [N, H'], heads [V, H] and [V, H'] -> total."""
-
-    @staticmethod
-    def forward(ctx, student_hidden, student_head, teacher_hidden, teacher_head, kind, beta, temperature, chunk, learning):
-        dtype = torch.promote_types(student_hidden.dtype, torch.float32)
-        hidden_learns, head_learns = (learning and needed for needed in ctx.needs_input_grad[:2])
-        count, vocabulary = len(student_hidden), len(student_head)
-        normalise, value_and_gradient = kernel_of(kind)
-        values = student_hidden.new_zeros(count, dtype=dtype)
-        hidden_gradient = torch.empty_like(student_hidden, dtype=dtype) if hidden_learns else None
-        head_gradient = torch.zeros_like(student_head, dtype=dtype) if head_learns else None
-        buffers = student_hidden.new_empty(3, min(chunk, count), vocabulary, dtype=dtype)
-
-        with torch.autocast(student_hidden.device.type, enabled=False):
-            for start in range(0, count, chunk):
-                here = slice(start, min(start + chunk, count))
-                student, teacher, scratch = buffers[:, : here.stop - start]
-                scaled_hidden = student_hidden[here].to(dtype) / temperature
-                _project(scaled_hidden, student_head, out=scratch)
-                normalise(scratch, -1, out=student)
-                _project(teacher_hidden[here].to(dtype) / temperature, teacher_head, out=scratch)
-                normalise(scratch, -1, out=teacher)
-                values[here], gradient = value_and_gradient(student, teacher, scratch, beta)
-                if hidden_learns:
-                    _project_back(gradient, student_head, out=hidden_gradient[here])
-                if head_learns:
-                    head_gradient.addmm_(gradient.T, scaled_hidden, alpha=temperature**2)
-
-        if hidden_learns:
-            hidden_gradient *= temperature  # temperature² of the loss over the temperature that divides the logits
-        ctx.save_for_backward(hidden_gradient, head_gradient)
-        ctx.dtypes = student_hidden.dtype, student_head.dtype
-        return values.sum() * temperature**2
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, total_gradient):
-        gradients = [
-            gradient if gradient is None else (gradient * total_gradient).to(dtype)
-            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        ]
-        return *gradients, *[None] * 7
-
-
-def _head_blocks(head: Tensor, dtype: torch.dtype):
-    """Pairs (slice of rows, those rows in dtype): the whole head at once if it is of that type."""
-    rows = max(len(head), 1) if head.dtype == dtype else HEAD_ROWS
-    for start in range(0, len(head), rows):
-        block = slice(start, start + rows)
-        yield block, head[block].to(dtype)
-
-
-def _project(hidden: Tensor, head: Tensor, *, out: Tensor) -> None:
-    """out = hidden @ head.T in the type of hidden."""
-    for block, rows in _head_blocks(head, hidden.dtype):
-        torch.mm(hidden, rows.T, out=out[:, block])
-
-
-def _project_back(gradient: Tensor, head: Tensor, *, out: Tensor) -> None:
-    """out = gradient @ head in the type of gradient."""
-    out.zero_()
-    for block, rows in _head_blocks(head, gradient.dtype):
-        out.addmm_(gradient[:, block], rows)

@@ -1,21 +1,126 @@
-"""The divergences of `formulas.py` with their gradient by the student's logits, in three [N, V] buffers.
+"""The divergences of `formulas.py` with analytic gradients, chunked and in place: the same values in less memory.
 
-Each takes S and T (the plain kinds log S and log T) and an uninitialised scratch buffer, overwrites all three, and
-returns (values [N], gradient [N, V]). With G = -dD/dS, up to a constant, the gradient through the softmax is S (<S, G> - G).
-Two precautions keep float32 accurate. KL(P || Q) is summed as P log(P / Q) - P + Q: the last two sum to 0, and with
-them the rounding of the softmax normalisers cancels to first order, which flat distributions (high temperature) need.
-And where S and T hardly overlap, log(S / M) is constant and the gradient the small rest: log1p(d), with d the odds of
-T to S in the mixture, is that rest.
+`Divergence` takes logits [N, V]. `LinearDivergence` takes hidden states and heads, and never holds [N, V]. Both call one kernel a
+kind, registered in IN_PLACE. A kernel takes S and T (for the plain kinds log S and log T) and an uninitialised scratch buffer, all
+[N, V]. It overwrites all three and returns (values [N], gradient by the student's logits [N, V]).
+
+With G = -dD/dS, up to a constant, the gradient through the softmax is S (<S, G> - G). Two precautions keep float32 accurate.
+KL(P || Q) is summed as P log(P / Q) - P + Q. The last two sum to 0, and with them the rounding of the softmax normalisers cancels
+to first order, which flat distributions (high temperature) need. Where S and T hardly overlap, log(S / M) is nearly constant, and
+the gradient is the small rest. That rest is log1p(d), with d the odds of T to S in the mixture.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from hkd_core.losses.formulas import FORMULAS, Formula
 
+HEAD_ROWS = 4096  # rows of a half-precision head that are held in float32 at a time
+
 Kernel = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+
+
+class InfiniteDivergence(ValueError):
+    """One side can produce a token that the other rules out."""
+
+
+class Divergence(torch.autograd.Function):
+    """`divergence` of unmasked positions: logits [N, V] and [N, V] -> total."""
+
+    @staticmethod
+    def forward(ctx, student_logits, teacher_logits, kind, beta, temperature, weights):
+        normalise, value_and_gradient = _kernel_of(kind)
+        dtype = torch.promote_types(student_logits.dtype, torch.float32)
+        student = normalise(student_logits.to(dtype) / temperature, -1)
+        teacher = normalise(teacher_logits.to(dtype) / temperature, -1)
+        values, gradient = value_and_gradient(student, teacher, torch.empty_like(student), beta)
+        infinite = values.isinf().any()
+        if weights is not None:
+            values, gradient = values * weights.to(dtype).squeeze(-1), gradient.mul_(weights.to(dtype))
+        total = values.sum() * temperature**2
+        if infinite:
+            raise InfiniteDivergence(
+                f"{kind} is infinite: a token that one side can produce is ruled out (-inf) by the other; "
+                "smooth_logits keeps it finite, and so does a skewed kind or jsd"
+            )
+        ctx.save_for_backward(gradient)
+        ctx.scale, ctx.dtype = temperature, student_logits.dtype
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, total_gradient):
+        (gradient,) = ctx.saved_tensors
+        return (gradient * (total_gradient * ctx.scale)).to(ctx.dtype), *[None] * 5
+
+
+class LinearDivergence(torch.autograd.Function):
+    """`linear_divergence` of unmasked positions: hidden [N, H] and [N, H'], heads [V, H] and [V, H'] -> total."""
+
+    @staticmethod
+    def forward(ctx, student_hidden, student_head, teacher_hidden, teacher_head, kind, beta, temperature, chunk, learning):
+        dtype = torch.promote_types(student_hidden.dtype, torch.float32)
+        hidden_learns, head_learns = (learning and needed for needed in ctx.needs_input_grad[:2])
+        count, vocabulary = len(student_hidden), len(student_head)
+        normalise, value_and_gradient = _kernel_of(kind)
+        values = student_hidden.new_zeros(count, dtype=dtype)
+        hidden_gradient = torch.empty_like(student_hidden, dtype=dtype) if hidden_learns else None
+        head_gradient = torch.zeros_like(student_head, dtype=dtype) if head_learns else None
+        buffers = student_hidden.new_empty(3, min(chunk, count), vocabulary, dtype=dtype)
+
+        with torch.autocast(student_hidden.device.type, enabled=False):
+            for start in range(0, count, chunk):
+                here = slice(start, min(start + chunk, count))
+                student, teacher, scratch = buffers[:, : here.stop - start]
+                scaled_hidden = student_hidden[here].to(dtype) / temperature
+                _project(scaled_hidden, student_head, out=scratch)
+                normalise(scratch, -1, out=student)
+                _project(teacher_hidden[here].to(dtype) / temperature, teacher_head, out=scratch)
+                normalise(scratch, -1, out=teacher)
+                values[here], gradient = value_and_gradient(student, teacher, scratch, beta)
+                if hidden_gradient is not None:
+                    _project_back(gradient, student_head, out=hidden_gradient[here])
+                if head_gradient is not None:
+                    head_gradient.addmm_(gradient.T, scaled_hidden, alpha=temperature**2)
+
+        if hidden_gradient is not None:
+            hidden_gradient *= temperature  # temperature² of the loss over the temperature that divides the logits
+        ctx.save_for_backward(hidden_gradient, head_gradient)
+        ctx.dtypes = student_hidden.dtype, student_head.dtype
+        return values.sum() * temperature**2
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, total_gradient):
+        gradients = [
+            gradient if gradient is None else (gradient * total_gradient).to(dtype)
+            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        ]
+        return *gradients, *[None] * 7
+
+
+def _head_blocks(head: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """Pairs (slice of rows, those rows in dtype): the whole head at once if it is of that type."""
+    rows = max(len(head), 1) if head.dtype == dtype else HEAD_ROWS
+    for start in range(0, len(head), rows):
+        block = slice(start, start + rows)
+        yield block, head[block].to(dtype)
+
+
+def _project(hidden: Tensor, head: Tensor, *, out: Tensor) -> None:
+    """out = hidden @ head.T in the type of hidden."""
+    for block, rows in _head_blocks(head, hidden.dtype):
+        torch.mm(hidden, rows.T, out=out[:, block])
+
+
+def _project_back(gradient: Tensor, head: Tensor, *, out: Tensor) -> None:
+    """out = gradient @ head in the type of gradient."""
+    out.zero_()
+    for block, rows in _head_blocks(head, gradient.dtype):
+        out.addmm_(gradient[:, block], rows)
 
 
 def _forward_kl_(student_logp: Tensor, teacher_logp: Tensor, scratch: Tensor, beta: float) -> tuple[Tensor, Tensor]:
@@ -83,7 +188,7 @@ def _through_softmax_(student: Tensor, g: Tensor, scratch: Tensor) -> tuple[Tens
     return mean.squeeze(-1), torch.sub(rest, g, out=g).mul_(student)
 
 
-# What each of them takes, probabilities or their logarithms, and the function.
+# Kind -> (what makes the kernel's input from logits, the kernel).
 IN_PLACE: dict[str, tuple[Callable[..., Tensor], Kernel]] = {
     "forward_kl": (torch.log_softmax, _forward_kl_),
     "reverse_kl": (torch.log_softmax, _reverse_kl_),
@@ -93,19 +198,17 @@ IN_PLACE: dict[str, tuple[Callable[..., Tensor], Kernel]] = {
 }
 
 
-def kernel_of(kind: str) -> tuple[Callable[..., Tensor], Kernel]:
-    """(log_softmax or softmax, the kernel that takes what it gives); a formula without a kernel goes through autograd."""
-    return IN_PLACE[kind] if kind in IN_PLACE else (torch.log_softmax, _by_autograd(FORMULAS[kind]))
+def _kernel_of(kind: str) -> tuple[Callable[..., Tensor], Kernel]:
+    """The entry of IN_PLACE; for a formula without a kernel, autograd through the formula."""
+    return IN_PLACE[kind] if kind in IN_PLACE else (torch.log_softmax, partial(_by_autograd, FORMULAS[kind]))
 
 
-def _by_autograd(formula: Formula) -> Kernel:
-    """A formula as a kernel: the same value and gradient, in more memory."""
-
-    def kernel(student_logp: Tensor, teacher_logp: Tensor, scratch: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            logits = student_logp.detach().requires_grad_()  # log-probabilities are logits of themselves
-            values = formula(logits.softmax(-1), teacher_logp.exp(), beta)
-            (gradient,) = torch.autograd.grad(values.sum(), logits)
-        return values.detach(), gradient
-
-    return kernel
+def _by_autograd(
+    formula: Formula, student_logp: Tensor, teacher_logp: Tensor, scratch: Tensor, beta: float
+) -> tuple[Tensor, Tensor]:
+    """A formula as a kernel: more memory, and in float32 a less accurate gradient where S and T hardly overlap."""
+    with torch.enable_grad():
+        logits = student_logp.detach().requires_grad_()  # log-probabilities are logits of themselves
+        values = formula(torch.log_softmax(logits, -1), teacher_logp, beta)
+        (gradient,) = torch.autograd.grad(values.sum(), logits)
+    return values.detach(), gradient
