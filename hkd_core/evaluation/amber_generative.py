@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TypeGuard
 
 from hkd_core.common.errors import UserError
 from hkd_core.evaluation.records import Record, by_key, read_records, reply_of
@@ -162,7 +163,7 @@ def read_words(relation: str, safe: str) -> Words:
     return Words(held, frozenset(decoded(safe, read_bytes(safe)).split("\n")) - {""})
 
 
-def is_names(value: object) -> bool:
+def is_names(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 

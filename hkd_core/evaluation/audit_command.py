@@ -146,9 +146,9 @@ def read_side(path: str, items: Sequence[Item], others: set[str], *, margins: bo
     """
     records = by_key(read_records(path), *QUESTION_ID)
     known = others | {item.key for item in items}
-    for key, record in records.items():
+    for key, answer in records.items():
         if key not in known:
-            raise record.fail(f'{record.name_of(*QUESTION_ID)} {shown(key)} is no question')
+            raise answer.fail(f'{answer.name_of(*QUESTION_ID)} {shown(key)} is no question')
     texts = {asked(question_text(item.record)) for item in items if item.record} - {""}
     found, pairs = [], []
     for item in items:

@@ -226,7 +226,7 @@ def challenge_command(args: argparse.Namespace) -> Found:
     rows = []
     for pair in pairs:
         label = pair.question.key("correct_choice", "label").strip()
-        row = {"id": pair.key, "task": task_of(pair.question), "label": label, "answer": pair.reply.strip()}
+        row: dict = {"id": pair.key, "task": task_of(pair.question), "label": label, "answer": pair.reply.strip()}
         rows.append(row | {"type": pair.question.optional("type") or "", "choices": choices_of(pair.question)})
     read = challenge.with_answers_read(rows)
     return challenge.evaluate(read), challenge.verdicts(read)

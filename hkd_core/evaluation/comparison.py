@@ -10,7 +10,7 @@ from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.benchmark import Benchmark
 from hkd_core.evaluation.registry import benchmark_of
 
-FIELDS = ("family", "question", "a", "b", "benchmark", "difference", "low", "high")
+FIELDS: tuple[str, ...] = ("family", "question", "a", "b", "benchmark", "difference", "low", "high")
 FIELDS += ("fixed", "broken", "better", "worse", "p", "p_holm", "detectable")
 # CHAIR has two numbers that are compared; its rows carry their names.
 SHOWN = {("caption", "chair_i"): "chair_i", ("caption", "recall"): "caption_recall"}

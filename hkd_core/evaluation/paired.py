@@ -48,7 +48,7 @@ def evaluate(
 
 def verdicts(keys: Sequence[str], a: Sequence[str], b: Sequence[str], labels: Sequence[str], images: Sequence[str]) -> list[dict]:
     """One row a question: what both answered, how it was read ("" for unparsed), and whether it is right."""
-    rows = [{"id": key, "image": image, "label": label} for key, image, label in zip(keys, images, labels, strict=True)]
+    rows: list[dict] = [{"id": key, "image": image, "label": label} for key, image, label in zip(keys, images, labels, strict=True)]
     for side, texts in (("a", a), ("b", b)):
         said = read_answers(texts, labels)
         for row, text, word, right in zip(rows, texts, said, right_of(said, labels), strict=True):

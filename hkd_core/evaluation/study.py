@@ -148,8 +148,8 @@ def outcomes(
     worse = worse_on_validation(compared)
     name = "mapping shift: ways of answering that it makes worse on validation, beyond noise"
     rows.append(check(name, "none", len(worse), not worse))
-    smaller = parameters["hkd_small"] / parameters["sft_large"]
-    rows.append(check("parameters, small over large", "at most 0.1", smaller, smaller <= 0.1))
+    ratio = parameters["hkd_small"] / parameters["sft_large"]
+    rows.append(check("parameters, small over large", "at most 0.1", ratio, ratio <= 0.1))
     for split, goal in (("adversarial", 0.05), ("random", -0.01)):
         gain = found(GREEDY_BEATEN, f"pope_{split}")["difference"]
         rows.append(check(f"POPE F1 {split}, SEED minus greedy", f"at least {goal}", gain, gain >= goal))

@@ -24,7 +24,7 @@ STYLE = {
     "grid.alpha": 0.25,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
-    "axes.prop_cycle": mpl.cycler(color=COLORS),
+    "axes.prop_cycle": mpl.cycler(color=COLORS),  # type: ignore[attr-defined]
     "legend.frameon": False,
     "svg.hashsalt": "hkd_core",
     "figure.constrained_layout.use": True,
