@@ -14,7 +14,7 @@ from hkd_core.common.errors import UserError
 from hkd_core.inference import score_choices
 from hkd_core.inference.scoring import answer_logits
 from hkd_core.models import HallucinationEliminationAdapter, load_vlm
-from hkd_core.models.loading import why_not
+from hkd_core.models.checkpoints import why_not
 from hkd_core.models.vlm import encode_all
 from hkd_core.training.examples import TrainingSet
 from hkd_core.training.objectives import Supervised

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,7 +23,14 @@ from hkd_core.common.files import read_json
 Find = Callable[[str], Path | None]  # a file's name in a checkpoint -> where it lies, None if the checkpoint has none
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-SETTINGS = (CONFIG, "generation_config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+SETTINGS = (
+    CONFIG,
+    "generation_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+)
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 PICKLES = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt")
@@ -40,7 +48,7 @@ def why_not(error: Exception) -> str:
             return f"its processor needs the package {package}, which is not installed: pip install -e '.[vlm]'"
     text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     named = isinstance(error, OSError | ValueError | ImportError | RuntimeError | SafetensorError)
-    text = text if named else f"{type(error).__name__}: {text}"
+    text = text if named or text.startswith(("Validation", "Class validation")) else f"{type(error).__name__}: {text}"
     return text if len(text) <= 400 else f"{text[:400]}..."
 
 
@@ -64,9 +72,14 @@ def refusing(where: object, what: str) -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
 
 
+def looks_local(where: str) -> bool:
+    """Whether a name means a folder, even one that is not there, and no repository of the hub."""
+    return where.startswith((".", "/", "~", "models")) or Path(where).exists()
+
+
 def finder(where: str, revision: str | None = None) -> Find:
     """Finds files in a folder, or else in a repository of the Hugging Face hub (or its cache)."""
-    if Path(where).is_dir():
+    if looks_local(where):
         return lambda name: path if (path := Path(where) / name).is_file() else None
 
     def fetch(name: str) -> Path | None:
@@ -158,7 +171,9 @@ def no_safetensors(folder: Path) -> str:
         f"A.from_pretrained({str(folder)!r}, use_safetensors=False).save_pretrained({str(folder)!r})"
     )
     command = f"python -c {shlex.quote(code)}"
-    return f"{pickles[0]} is a pickle, which can run code: expected safetensors; if you trust it, convert it: {command}"
+    return (
+        f"its weights are a pickle ({pickles[0]}), which can run code: expected safetensors; if you trust it, convert it: {command}"
+    )
 
 
 def check_parts(where: str, index: Path, *, local: bool) -> None:
@@ -194,11 +209,11 @@ def tensor_names(path: Path) -> set[str]:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a small safetensors file. Raises UserError naming it if it is missing, damaged, or has values that are not finite."""
     if not path.is_file():
-        raise UserError(f"{path.parent}: no {path.name} here")
+        raise UserError(f"{path.parent}: no weights here: expected {path.name}")
     names = tensor_names(path)
     with refusing(path, "cannot be read"), safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in sorted(names)}
-    check_finite(str(path), tensors.items())
+    check_finite(path, not_finite(tensors.items()))
     return tensors
 
 
@@ -227,8 +242,8 @@ def check_filled(
         raise UserError(f"{where}: its weights hold {counted(unexpected)} that {described} does not describe: {some(unexpected)}")
 
 
-def check_finite(where: object, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Refuse NaN and infinity by the tensor's name. One pass over each tensor on its device; 13 billion in bf16 take a few seconds on a CPU.
+def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
+    """Names of tensors with NaN or infinity. One pass over each on its device; 13 billion in bf16 take a few seconds on a CPU.
 
     Quantised (integer) tensors, and ones that accelerate left on disk (meta), are not looked at.
     """
@@ -240,5 +255,21 @@ def check_finite(where: object, tensors: Iterable[tuple[str, Tensor]]) -> None:
         ends = torch.aminmax(tensor if tensor.itemsize > 1 else tensor.float())  # NaN goes through to both
         if not all(math.isfinite(end) for end in ends):
             bad.append(name)
-    if bad:
+    return bad
+
+
+def check_finite(where: object, bad: Iterable[str]) -> None:
+    """Refuse the tensors that `not_finite` found."""
+    if bad := list(bad):
         raise UserError(f"{where}: NaN or infinite values in {counted(bad)}: {some(bad)}; expected finite weights")
+
+
+def in_file(model: Any, names: Iterable[str]) -> list[str]:
+    """A model's names of tensors, spelled as the files of its family spell them, where transformers can tell."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    names = sorted(names)
+    try:
+        return list(revert_weight_conversion(model, {name: torch.empty(0) for name in names}))
+    except Exception:  # several tensors of the file make one of the model's: no name for a part
+        return names

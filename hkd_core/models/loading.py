@@ -19,14 +19,13 @@ from hkd_core.models.checkpoints import (
     check_filled,
     check_finite,
     finder,
+    in_file,
+    not_finite,
     refusing,
     some,
-    why_not,
 )
 from hkd_core.models.lora import with_lora
 from hkd_core.models.vlm import VLM
-
-__all__ = ["load_vlm", "why_not"]
 
 
 def load_vlm(
@@ -51,15 +50,12 @@ def load_vlm(
     pickles, damaged, not finite, or not exactly what config.json describes, or the adapter does not fit.
     """
     where = str(path_or_hub_id)
-    target = check_options(device, dtype, device_map, trust_remote_code)
-    looks_local = where.startswith((".", "/", "~", "models")) or Path(where).exists()
-    if looks_local and not (Path(where) / "config.json").is_file():
-        raise UserError(f"{where}: no model here: expected a folder with config.json")
+    target = check_options(device, dtype, device_map, processor_options, trust_remote_code)
     transformers_logging.disable_progress_bar()
     source = {"trust_remote_code": trust_remote_code} | ({"revision": revision} if revision else {})
     chosen = attn_implementation or ("eager" if target.type == "cpu" else "sdpa")  # on a CPU the fused kernel trains slowly
+    check_checkpoint(where, finder(where, revision), trusted=trust_remote_code)
     with refusing(where, "cannot be loaded as a vision-language model"):
-        check_checkpoint(where, finder(where, revision), trusted=trust_remote_code)
         config = AutoConfig.from_pretrained(where, **source)
         processor = load_processor(where, config, processor_options or {}, source)
         model, report = AutoModelForImageTextToText.from_pretrained(
@@ -73,23 +69,28 @@ def load_vlm(
             output_loading_info=True,
             **source,
         )
-        check_filled(where, report["missing_keys"], report["unexpected_keys"], report["mismatched_keys"])
+        check_report(where, model, report)
         if device_map is None and not getattr(model, "is_quantized", False):
             model = model.to(target)
-        check_finite(where, model.state_dict().items())
+        check_finite(where, in_file(model, not_finite(model.state_dict().items())))
         check_vocabulary(where, model, processor)
         if attn_implementation is None and target.type == "cpu" and runs_plain_attention(model):
             model.set_attn_implementation(attention.PLAIN)
+    with refusing(where, "its chat template cannot be used"):
         vlm = VLM(model.eval(), processor, name=where)
     if adapter is not None:
         attach(vlm, str(adapter))
     return vlm
 
 
-def check_options(device: str | torch.device, dtype: str | torch.dtype, device_map: object, trusted: bool) -> torch.device:
+def check_options(
+    device: str | torch.device, dtype: str | torch.dtype, device_map: object, processor_options: object, trusted: object
+) -> torch.device:
     """The device that `device` means. Raises UserError for options that cannot be, before anything is read."""
     if not isinstance(trusted, bool):  # "no" would be true
         raise UserError(f"trust_remote_code: expected True or False, got {trusted!r}")
+    if processor_options is not None and not isinstance(processor_options, Mapping):
+        raise UserError(f"processor_options: expected an object of settings, got {processor_options!r}")
     named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype != "auto" and not (isinstance(named, torch.dtype) and named.is_floating_point):
         raise UserError(f'dtype: expected "auto" or a floating-point type such as "bfloat16", got {dtype!r}')
@@ -100,7 +101,7 @@ def check_options(device: str | torch.device, dtype: str | torch.dtype, device_m
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise UserError(f"device: expected one that this machine has, got {str(device)!r}: {why_not(error)}") from error
+        raise UserError(f'device: expected "auto", "cpu" or a device that this machine has, got {str(device)!r}') from error
 
 
 def runs_plain_attention(model: nn.Module) -> bool:
@@ -149,6 +150,14 @@ def check_family(where: str, config: Any, processor: Any) -> None:
             )
 
 
+def check_report(where: str, model: nn.Module, report: dict) -> None:
+    """Refuse weights other than what config.json describes, from transformers' report of what it loaded."""
+    missing = set(report["missing_keys"])
+    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
+    shapes = [(*in_file(model, [name]), *shapes) for name, *shapes in report["mismatched_keys"]]
+    check_filled(where, in_file(model, missing - tied), in_file(model, report["unexpected_keys"]), shapes)
+
+
 def check_vocabulary(where: str, model: nn.Module, processor: Any) -> None:
     """Refuse a tokenizer with tokens that the model has no embedding for."""
     rows, last = model.get_input_embeddings().weight.shape[0], max(processor.tokenizer.get_vocab().values(), default=-1)
@@ -160,8 +169,13 @@ def attach(vlm: VLM, adapter: str) -> None:
     """Put a hallucination elimination adapter or a peft adapter on a model. Raises UserError, naming the folder, if it does not fit."""
     with refusing(adapter, f"not an adapter for {vlm.name}"):
         find = finder(adapter)
-        if config := find(CONFIG_NAME):
-            find(WEIGHTS_NAME)  # a hub's is fetched
-            vlm.adapter = HallucinationEliminationAdapter.from_pretrained(config.parent).attach(vlm.model)
+        config = find(CONFIG_NAME)
+        if config is None:
+            vlm.model = with_lora(vlm.model, adapter, find)
             return
-        vlm.model = with_lora(vlm.model, adapter, find)
+        find(WEIGHTS_NAME)  # a hub's is fetched
+        vlm.adapter = HallucinationEliminationAdapter.from_pretrained(config.parent)
+        try:
+            vlm.adapter.attach(vlm.model)
+        except UserError as error:
+            raise UserError(f"{adapter}: not an adapter for {vlm.name}: {error}") from error

@@ -49,29 +49,39 @@ LORA_SETTINGS: dict[str, tuple[Fits, str]] = {
 
 def with_lora(model: nn.Module, where: str, find: Find) -> nn.Module:
     """`model` with the adapter that `find` finds. Raises UserError as `check_lora` does, and for tensors too few or too many."""
-    from peft import PeftConfig, get_peft_model
+    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
 
-    folder = str(check_lora(where, find))
-    config = PeftConfig.from_pretrained(folder)
+    folder = check_lora(where, find)
+    config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = True
     device, renamed = next(model.parameters()).device, getattr(model, "_checkpoint_conversion_mapping", {})
+    made_for = (config.auto_mapping or {}).get("base_model_class", type(model).__name__)
+    if made_for != type(model).__name__:
+        raise UserError(f"{folder / LORA_CONFIG}: made for a {made_for}, the model is a {type(model).__name__}")
     wrapped = get_peft_model(model, config)
-    report = wrapped.load_adapter(folder, "default", torch_device=str(device), key_mapping=renamed)
-    check_filled(where, report.missing_keys, report.unexpected_keys, [], LORA_CONFIG)
+    described = {name: tensor.shape for name, tensor in get_peft_model_state_dict(wrapped, save_embedding_layers=False).items()}
+    found = {name: tensor.shape for name, tensor in read_tensors(folder / LORA_WEIGHTS).items()}
+    shapes = [(name, found[name], shape) for name, shape in described.items() if found.get(name, shape) != shape]
+    check_filled(where, [], [], shapes, LORA_CONFIG)
+    report = wrapped.load_adapter(str(folder), "default", torch_device=str(device), key_mapping=renamed)
+    missing = [name.replace(".default", "") for name in report.missing_keys]  # as the file spells them
+    check_filled(where, missing, report.unexpected_keys, [], LORA_CONFIG)
     return wrapped.eval()
 
 
 def check_lora(where: str, find: Find) -> Path:
     """The folder of a peft adapter, after a look at its settings and weights.
 
-    Raises UserError: no adapter, a setting of the wrong type or one that would import code, a pickle, damaged or infinite weights.
+    Raises UserError: no adapter, a setting of the wrong type or one that would import code, a pickle.
     """
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+
     path = find(LORA_CONFIG)
     if path is None:
         raise UserError(f"{where}: no adapter here: expected a folder with hea_config.json or {LORA_CONFIG}")
     config = read_object(path)
-    if not isinstance(config.get("peft_type"), str):
-        raise UserError(f'{path}: peft_type: expected a name such as "LORA", got {config.get("peft_type")!r}')
+    if not (isinstance(config.get("peft_type"), str) and config["peft_type"] in PEFT_TYPE_TO_CONFIG_MAPPING):
+        raise UserError(f'{path}: peft_type: expected a name that peft knows, such as "LORA", got {config.get("peft_type")!r}')
     if config.get("megatron_config") is not None:  # peft would import the module that megatron_core names
         raise UserError(f"{path}: megatron_config: expected null, got an adapter for Megatron")
     for key, (fits, expected) in LORA_SETTINGS.items() if config["peft_type"] == "LORA" else ():
@@ -87,5 +97,4 @@ def check_lora(where: str, find: Find) -> Path:
             f"{pickle}: a pickle, which can run code: expected safetensors; "
             f"if you trust it, convert it: python -c {shlex.quote(code)}"
         )
-    read_tensors(path.parent / LORA_WEIGHTS)
     return path.parent
