@@ -384,7 +384,7 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "InternVL's first format": (
         top(model_type="internvl_chat", auto_map={"AutoModel": "modeling.Model"}),
-        "FOLDER: a checkpoint in InternVL's first format, which only its repository's code can load; expected one whose name ends in -hf; InternVL2 has none: OpenGVLab/InternVL3-8B-hf is the nearest in size to InternVL2-8B, OpenGVLab/InternVL2_5-2B-MPO-hf in kind",
+        "FOLDER: in InternVL's first format, ...: expected a checkpoint whose name ends in -hf; InternVL2-8B has none: the nearest ...",
     ),
 }
 
@@ -730,7 +730,7 @@ def test_parts_answer_as_the_whole_does(family, checkpoints, example, tmp_path):
     folder = shutil.copytree(checkpoints[family], tmp_path / "m")
     shard(folder)
     whole, parts = load_vlm(checkpoints[family]), load_vlm(folder, trust_remote_code=False, revision="main")
-    assert score_choices(parts, [example]) == score_choices(whole, [example])
+    assert score_choices(parts, [example])[0] == pytest.approx(score_choices(whole, [example])[0], abs=1e-5)
     assert not whole.model.training
 
 
@@ -757,7 +757,7 @@ def test_an_adapter_answers_the_same_wherever_the_model_is_put(kind, where, chec
     scores = score_choices(load_vlm(checkpoints["llava"], adapter, **where), [example])
     assert scores[0] == pytest.approx(score_choices(load_vlm(checkpoints["llava"], adapter), [example])[0], abs=1e-5)
     plain = score_choices(load_vlm(checkpoints["llava"]), [example])
-    assert (scores == plain) == (kind is None) or scores[0] != pytest.approx(plain[0], abs=1e-3)
+    assert (scores[0] == pytest.approx(plain[0], abs=1e-5)) == (kind is None)
 
 
 def test_attention_is_the_one_asked_for(checkpoints, example):
@@ -776,12 +776,28 @@ def test_a_processors_options_replace_the_checkpoints(checkpoints, example):
     assert tokens[0] > tokens[1] == 1
 
 
+def published(folder: Path) -> None:
+    """LLaVA's tensors as the hub has them: names from before transformers 5, and a table of positions that no model keeps."""
+    found = load_file(folder / "model.safetensors")
+    found = {name.replace("vision_tower.", "vision_tower.vision_model."): tensor for name, tensor in found.items()}
+    found["vision_tower.vision_model.embeddings.position_ids"] = torch.arange(17)[None]
+    save_file(found, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_checkpoint_with_the_names_of_older_versions_loads(checkpoints, example, tmp_path):
+    folder = shutil.copytree(checkpoints["llava"], tmp_path / "m")
+    published(folder)
+    expected = score_choices(load_vlm(checkpoints["llava"]), [example])[0]
+    assert score_choices(load_vlm(folder), [example])[0] == pytest.approx(expected, abs=1e-5)
+
+
 def test_a_config_that_ties_its_embeddings_may_leave_the_copy_out(checkpoints):
     assert not any("lm_head" in name for name in load_file(checkpoints["llava"] / "model.safetensors"))
     core = load_vlm(checkpoints["llava"]).core
     assert core.get_output_embeddings().weight.data_ptr() == core.get_input_embeddings().weight.data_ptr()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llava", "lora"])
 def test_the_command_for_a_pickle_converts_it_whatever_the_folder_is_called(kind, checkpoints, example, tmp_path):
     folder = shutil.copytree(checkpoints[kind], tmp_path / "it's $(touch x);a b")
@@ -794,7 +810,8 @@ def test_the_command_for_a_pickle_converts_it_whatever_the_folder_is_called(kind
     command = str(caught.value).partition("convert it: python ")[2]
     subprocess.run(f"{sys.executable} {command}", shell=True, check=True, cwd=tmp_path, capture_output=True)
     expected = load_vlm(checkpoints["llava"], adapter and checkpoints["lora"])
-    assert score_choices(load_vlm(model, adapter), [example]) == score_choices(expected, [example])
+    scores = score_choices(load_vlm(model, adapter), [example])[0]
+    assert scores == pytest.approx(score_choices(expected, [example])[0], abs=1e-5)
     assert not (tmp_path / "x").exists()
 
 
@@ -892,7 +909,8 @@ def with_code(checkpoints, tmp_path):
     return arguments, list(zip(expected, [*folders, evil, pickled_lora], strict=True)), mark
 
 
-@pytest.mark.parametrize("stdin", [None, "", "y\n" * 50], ids=["closed", "empty", "yes"])
+@pytest.mark.slow
+@pytest.mark.parametrize("stdin", [None, "y\n" * 50], ids=["closed", "yes"])
 def test_a_checkpoints_code_never_runs_and_nothing_is_asked(stdin, with_code):
     arguments, expected, mark = with_code
     done = child("untrusted", *arguments, stdin=stdin)
@@ -905,29 +923,38 @@ def test_a_checkpoints_code_never_runs_and_nothing_is_asked(stdin, with_code):
         says(text, line, folder)
 
 
+@pytest.mark.slow
 def test_a_checkpoints_code_runs_if_asked(with_code):
     arguments, _, mark = with_code
     done = child("trusted", arguments[0], stdin="")
     assert mark.exists() and done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_hub_id_is_found_in_the_cache_and_what_is_not_there_is_one_line(checkpoints, tmp_path):
-    for kind in ("llava", "hea", "lora"):
+    for kind in ("llava", "hea", "lora", "pickle"):
         repository = tmp_path / "hub" / f"models--tiny--{kind}"
-        shutil.copytree(checkpoints[kind], repository / "snapshots" / ("0" * 40))
+        snapshot = shutil.copytree(checkpoints["llava" if kind == "pickle" else kind], repository / "snapshots" / ("0" * 40))
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text("0" * 40)
-    asked = [
-        "tiny/llava",
-        "tiny/llava+tiny/hea",
-        "tiny/llava+tiny/lora",
-        "tiny/none",
-        "tiny/llava+tiny/none",
-        "OpenGVLab/InternVL2-8B",
-        "a/b/c",
-    ]
-    done = child("untrusted", *asked, stdin="", HF_HOME=str(tmp_path))
-    found = done.stdout.splitlines()
-    assert found[:3] == ["loaded"] * 3 and len(found) == len(asked), done.stdout + done.stderr
-    for line, expected in zip(found[3:], ["?", "?", "?", "?"], strict=True):
+    pickled(snapshot)
+    for file in ("model.safetensors", "model.safetensors.index.json"):  # how the cache says that the hub has no such file
+        nowhere = repository / ".no_exist" / ("0" * 40) / file
+        nowhere.parent.mkdir(parents=True, exist_ok=True)
+        nowhere.touch()
+    cases = {
+        "tiny/llava": "loaded",
+        "tiny/llava+tiny/hea": "loaded",
+        "tiny/llava+tiny/lora": "loaded",
+        "tiny/none": "tiny/none: no model here: expected a folder with config.json or the id of a model on ... (HF_HUB_OFFLINE is set)...",
+        "tiny/llava+tiny/none": "tiny/none: no adapter here: expected a folder with hea_config.json or adapter_config.json",
+        "tiny/pickle": "tiny/pickle: cannot be loaded as a vision-language model: it has no model.safetensors, and a pickle can run code...",
+        "OpenGVLab/InternVL2-8B": "OpenGVLab/InternVL2-8B: ... InternVL2-8B has none: the nearest of its size is OpenGVLab/InternVL3-8B-hf, ...",
+        "a/b/c": "a/b/c: no model here: ... Repo id must be in the form ...",
+        "models/none": "models/none: no model here: expected a folder with config.json",
+    }
+    done = child("untrusted", *cases, stdin="", HF_HOME=str(tmp_path))
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(cases), done.stderr
+    for line, expected in zip(lines, cases.values(), strict=True):
         says(expected, line, tmp_path)

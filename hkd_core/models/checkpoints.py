@@ -4,8 +4,9 @@ A checkpoint is a file from elsewhere. Nothing here runs its code or unpickles i
 """
 
 import math
+import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import dynamic_module_utils
+from transformers import CONFIG_MAPPING, dynamic_module_utils
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
@@ -35,8 +36,9 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 PICKLES = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt")
 INTERNVL = (
-    "a checkpoint in InternVL's first format, which only its repository's code can load; expected one whose name ends in -hf; "
-    "InternVL2 has none: OpenGVLab/InternVL3-8B-hf is the nearest in size to InternVL2-8B, OpenGVLab/InternVL2_5-2B-MPO-hf in kind"
+    "in InternVL's first format, which only its repository's code can load: expected a checkpoint whose name ends in -hf; "
+    "InternVL2-8B has none: the nearest of its size is OpenGVLab/InternVL3-8B-hf, "
+    "the nearest with its kind of language model is OpenGVLab/InternVL2_5-2B-MPO-hf"
 )
 
 
@@ -46,6 +48,8 @@ def why_not(error: Exception) -> str:
     for package in ("torchvision", "num2words") if isinstance(error, ImportError) else ():
         if package in str(error).lower():
             return f"its processor needs the package {package}, which is not installed: pip install -e '.[vlm]'"
+    if "cannot be loaded with `safetensors`" in str(error):
+        return f"it has no {WEIGHTS}, and a pickle can run code; if you trust it, download it: its folder's error says how to convert it"
     text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     named = isinstance(error, OSError | ValueError | ImportError | RuntimeError | SafetensorError)
     text = text if named or text.startswith(("Validation", "Class validation")) else f"{type(error).__name__}: {text}"
@@ -84,7 +88,12 @@ def finder(where: str, revision: str | None = None) -> Find:
 
     def fetch(name: str) -> Path | None:
         quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-        found = cached_file(where, name, revision=revision, **({} if name == CONFIG else quiet))
+        try:
+            found = cached_file(where, name, revision=revision, **({} if name == CONFIG else quiet))
+        except (OSError, ValueError) as error:
+            offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+            expected = "expected a folder with config.json or the id of a model on the Hugging Face hub"
+            raise UserError(f"{where}: no model here: {expected}{offline}: {why_not(error)}") from error
         return None if found is None else Path(found)
 
     return fetch
@@ -121,6 +130,11 @@ def check_checkpoint(where: str, find: Find, *, trusted: bool) -> None:
         raise UserError(f"{where}: {INTERNVL}")
     if not isinstance(config.get("model_type"), str):
         raise UserError(f"{where}/config.json: model_type: expected the name of a model family, got {config.get('model_type')!r}")
+    if config.get("auto_map") and config["model_type"] not in CONFIG_MAPPING and not trusted:
+        raise UserError(
+            f"{where}/config.json: auto_map: its family {config['model_type']!r} needs the repository's own code, "
+            "which is not run: read it, then pass trust_remote_code=True"
+        )
     if find("adapter_config.json"):
         raise UserError(
             f"{where}: holds an adapter (adapter_config.json) beside the model: put it into its own folder, pass adapter="
@@ -130,19 +144,6 @@ def check_checkpoint(where: str, find: Find, *, trusted: bool) -> None:
     if not any(map(find, TOKENIZER_FILES)):
         raise UserError(f"{where}: a processor without a tokenizer: expected tokenizer.json, or another family's vocabulary file")
     check_weight_files(where, find, config)
-    if not trusted:
-        check_no_code(where, settings)
-
-
-def check_no_code(where: str, settings: Mapping[str, dict]) -> None:
-    """Refuse settings that name classes of the repository's own where transformers has none for the model's family."""
-    from transformers import CONFIG_MAPPING
-
-    if settings[CONFIG].get("auto_map") and settings[CONFIG]["model_type"] not in CONFIG_MAPPING:
-        raise UserError(
-            f"{where}/config.json: auto_map: its family {settings[CONFIG]['model_type']!r} needs the repository's own code, "
-            "which is not run: read it, then pass trust_remote_code=True"
-        )
 
 
 def check_weight_files(where: str, find: Find, config: dict) -> None:

@@ -54,8 +54,8 @@ def load_vlm(
     transformers_logging.disable_progress_bar()
     source = {"trust_remote_code": trust_remote_code} | ({"revision": revision} if revision else {})
     chosen = attn_implementation or ("eager" if target.type == "cpu" else "sdpa")  # on a CPU the fused kernel trains slowly
-    check_checkpoint(where, finder(where, revision), trusted=trust_remote_code)
     with refusing(where, "cannot be loaded as a vision-language model"):
+        check_checkpoint(where, finder(where, revision), trusted=trust_remote_code)
         config = AutoConfig.from_pretrained(where, **source)
         processor = load_processor(where, config, processor_options or {}, source)
         model, report = AutoModelForImageTextToText.from_pretrained(
@@ -132,8 +132,8 @@ def check_family(where: str, config: Any, processor: Any) -> None:
     """Refuse a processor that transformers pairs with other models, or whose placeholder for pictures is not the model's."""
     vision = getattr(getattr(config, "vision_config", None), "model_type", None)
     fits = {PROCESSOR_MAPPING_NAMES.get(config.model_type)}
-    for kind in (config.model_type, vision):
-        fits |= set((IMAGE_PROCESSOR_MAPPING_NAMES.get(kind) or {}).values())
+    for kind in (config.model_type, vision):  # LLaVA's model may hold Pixtral's tower, and then takes its pictures
+        fits |= set(dict(IMAGE_PROCESSOR_MAPPING_NAMES.get(kind) or {}).values())
     names = {base.__name__ for part in (processor, processor.image_processor) for base in type(part).__mro__}
     if fits - {None} and not names & fits:
         raise UserError(
@@ -152,10 +152,9 @@ def check_family(where: str, config: Any, processor: Any) -> None:
 
 def check_report(where: str, model: nn.Module, report: dict) -> None:
     """Refuse weights other than what config.json describes, from transformers' report of what it loaded."""
-    missing = set(report["missing_keys"])
-    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
-    shapes = [(*in_file(model, [name]), *shapes) for name, *shapes in report["mismatched_keys"]]
-    check_filled(where, in_file(model, missing - tied), in_file(model, report["unexpected_keys"]), shapes)
+    missing = set(report["missing_keys"]) - set(getattr(model, "all_tied_weights_keys", None) or {})
+    shapes = [(in_file(model, [name])[0], *shapes) for name, *shapes in report["mismatched_keys"]]
+    check_filled(where, in_file(model, missing), in_file(model, report["unexpected_keys"]), shapes)
 
 
 def check_vocabulary(where: str, model: nn.Module, processor: Any) -> None:

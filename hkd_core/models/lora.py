@@ -43,7 +43,7 @@ LORA_SETTINGS: dict[str, tuple[Fits, str]] = {
         ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern", "target_parameters", "task_type"), NAMES
     ),
     **dict.fromkeys(("fan_in_fan_out", "use_rslora", "use_dora", "lora_bias"), FLAG),
-    **dict.fromkeys(("rank_pattern", "alpha_pattern"), TABLE),
+    **dict.fromkeys(("rank_pattern", "alpha_pattern", "auto_mapping"), TABLE),
 }
 
 
