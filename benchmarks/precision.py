@@ -1,6 +1,6 @@
 """bf16 against float32 on this machine, in turns: Muon's Newton-Schulz and a training step: `python benchmarks/precision.py`.
 
-At the sizes of the laptop's largest model on short exercises. The ratio counts: `hkd_core/precision.py` must choose the faster of the two.
+At the sizes of the laptop's largest model on short exercises. The ratio counts: `hkd_core/common/precision.py` must choose the faster of the two.
 On a CPU with bf16 units `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2` emulates one without.
 """
 
@@ -10,7 +10,7 @@ import statistics
 import time
 
 import torch
-from hkd_core.models.small import build_model, vision_config
+from hkd_core.world.small_models import build_model, vision_config
 from torch.nn import functional as F
 
 from hkd_core.common import precision

@@ -115,3 +115,8 @@ def test_a_file_of_verdicts_that_cannot_be_written_is_named(files, capsys):
     assert main(["pope", "--questions", files[0], "--answers", files[1], "--per-item", "/proc/none/items.csv"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("/proc/none/items.csv: cannot be written") and err.count("\n") == 1
+
+
+def test_scores_from_files_load_no_torch():
+    code = "import sys, hkd_core.evaluation.__main__ as main; main.build_parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode == 0

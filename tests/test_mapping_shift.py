@@ -165,7 +165,7 @@ def test_a_saved_shift_answers_the_same(vlm, pictures, examples, tmp_path):
         MappingShift.load(tmp_path / "other.json", vlm)
 
 
-def test_rows_of_image_prompt_choices_and_answer_get_the_prior_removed_and_are_told_that_nothing_else_can_be_done(vlm, strange):
+def test_rows_of_image_prompt_choices_and_answer_get_the_prior_removed_and_a_warning_says_that_no_more_can_be_done(vlm, strange):
     with pytest.warns(UserWarning, match="8 of 8 examples can be asked in one way only.*only the prior is removed") as caught:
         shift = MappingShift.fit(vlm, strange)
     assert len(caught) == 1 and "\n" not in shift.limits and shift.limits in str(caught[0].message)

@@ -343,7 +343,7 @@ def test_the_names_in_the_settings_are_those_of_the_library():
     from hkd_core.world import augment
 
     assert known.DIVERGENCES == losses.KINDS
-    assert known.VIEWS == views.KINDS
+    assert known.VIEWS == views.VIEWS
     assert tuple(augment.PICTURES) == known.IMAGE_CHANGES
     assert tuple(augment.PRESERVING | augment.FLIPPING) == known.TEXT_CHANGES
 

@@ -34,7 +34,7 @@ class Benchmark:
     counts: (answers, names of objects) -> [N, K], what each answer adds to the sums that metrics are computed from.
     metrics: name -> function of summed counts [..., K]; headline: the metric that stands for the benchmark.
     merit: (counts, metric) -> [N], what each answer is worth alone; of two answers the one with more is better.
-    more: metrics that are no function of sums, with intervals of their own.
+    more: other metrics, which are no function of sums; they compute their intervals themselves.
     degenerate: name of an answerer that never looks -> function of the answers that gives its answers.
     """
 

@@ -48,8 +48,8 @@ def compare_all(
     rows = []
     for c in comparisons:
         images = aligned(*(given.get((way, c.benchmark), []) for way in (c.a, c.b)))
-        sides = counts(c.a, c.benchmark), counts(c.b, c.benchmark)
-        found = difference(benchmark_of(c.benchmark), *sides, images, c.metric, draws=draws, seed=seed)
+        left, right = counts(c.a, c.benchmark), counts(c.b, c.benchmark)
+        found = difference(benchmark_of(c.benchmark), left, right, images, c.metric, draws=draws, seed=seed)
         shown = SHOWN.get((c.benchmark, c.metric), c.benchmark)
         rows.append({"family": c.family, "question": c.question, "a": c.a, "b": c.b, "benchmark": shown} | found)
     for family in dict.fromkeys((row["benchmark"], row["family"]) for row in rows):
@@ -64,8 +64,8 @@ def compared(
 ) -> dict:
     """`difference` of two ways' answers to the same questions of one benchmark."""
     images, benchmark = aligned(left, right), benchmark_of(left[0]["benchmark"])
-    counts = (benchmark.counts(side, names) for side in (left, right))
-    return difference(benchmark, *counts, images, metric, draws=draws, seed=seed)
+    mine, other = benchmark.counts(left, names), benchmark.counts(right, names)
+    return difference(benchmark, mine, other, images, metric, draws=draws, seed=seed)
 
 
 def difference(

@@ -36,11 +36,11 @@ def minus_group_constants(
     found = np.empty(len(margins))
     for here in (half, ~half):
         seen, overall = defaultdict(list), {}
-        for k in np.flatnonzero(~here):
+        for k in np.flatnonzero(~here).tolist():
             seen[groups[k], labels[k]].append(margins[k])
         for label in (0, 1):
             overall[label] = margins[~here & (labels == label)].mean()
-        for k in np.flatnonzero(here):
+        for k in np.flatnonzero(here).tolist():
             means = [(sum(of := seen[groups[k], label]) + weight * overall[label]) / (len(of) + weight) for label in (0, 1)]
             found[k] = margins[k] - sum(means) / 2
     return found
@@ -62,7 +62,8 @@ def oracle_answers(answers: Sequence[dict], groups: Mapping[str, Sequence[Hashab
     for benchmark in dict.fromkeys(a["benchmark"] for a in answers):
         rows = np.flatnonzero([a["benchmark"] == benchmark for a in answers])
         for decoding, values in shifted.items():
-            for k, margin in zip(rows, minus_constant(values[rows], labels[rows], half[rows]), strict=True):
+            left = minus_constant(values[rows], labels[rows], half[rows])
+            for k, margin in zip(rows.tolist(), left.tolist(), strict=True):
                 answer = answers[k]["choices"][int(margin <= 0)]
-                found.append(answers[k] | {"decoding": decoding, "answer": answer, "margin": round(float(margin), 4)})
+                found.append(answers[k] | {"decoding": decoding, "answer": answer, "margin": round(margin, 4)})
     return found

@@ -110,7 +110,7 @@ def summary(rows: pd.DataFrame, keys: Sequence[str], value: str) -> pd.DataFrame
     """One row for each value of `keys` that every seed has, in the first seed's order: `spread`, and seed_0, seed_1 and so on."""
     seeds = list(dict.fromkeys(rows.seed))
     wide = rows.pivot_table(index=list(keys), columns="seed", values=value, sort=False).dropna()[seeds]
-    found = pd.DataFrame([spread(row) for row in wide.to_numpy()], index=wide.index)
+    found = pd.DataFrame([spread(row.tolist()) for row in wide.to_numpy()], index=wide.index)
     return found.join(wide.rename(columns=lambda seed: f"seed_{seed}")).round(4).reset_index()
 
 
@@ -140,12 +140,12 @@ def seeds_markdown(values: pd.DataFrame, outcomes: pd.DataFrame, changes: pd.Dat
 
     values, changes: `summary` of results and `differences`; outcomes: `gathered` goals.
     """
-    seeds = [column for column in map(str, values) if column.startswith("seed_")]
+    seeds = [name for name in map(str, values) if name.startswith("seed_")]
     titles = [name.replace("_", " ") for name in seeds]
     index = values.set_index(["model", "decoding", "benchmark", "metric"])
 
     def cell(*key: str, digits: int) -> str:
-        return f"{float(index.loc[key, 'mean']):.{digits}f} ± {float(index.loc[key, 'sd']):.{digits}f}" if key in index.index else ""
+        return f"{index.loc[key, 'mean']:.{digits}f} ± {index.loc[key, 'sd']:.{digits}f}" if key in index.index else ""
 
     means = [
         [

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -52,9 +53,10 @@ class Results:
     @classmethod
     def load(cls, reports: Path) -> "Results":
         """reports: a profile's reports. Raises UserError naming a file that cannot be read."""
-        table, comparisons, outcomes = (pd.read_csv(reports / "tables" / f"{name}.csv") for name in ("results", "comparisons", "outcomes"))
+        texts = (read_text(reports / "tables" / f"{name}.csv") for name in ("results", "comparisons", "outcomes"))
+        table, compared, outcomes = (pd.read_csv(StringIO(text)) for text in texts)
         lines = read_text(reports / "answers" / "answers.jsonl").splitlines()
-        return cls(table, comparisons, outcomes, [json.loads(line) for line in lines])
+        return cls(table, compared, outcomes, [json.loads(line) for line in lines])
 
     def there(self, ways: Sequence[str]) -> list[str]:
         """Those of the ways that have results."""
@@ -75,9 +77,11 @@ class Results:
 
     def error_rates(self, way: str, benchmark: str, label: str, group: Callable[[dict], str]) -> dict[str, float]:
         """Group -> share of wrong answers among those to questions with this label."""
-        asked = [(group(a), a["answer"] != label) for a in self.answers_of(way, benchmark) if a["label"] == label]
-        shares = pd.DataFrame(asked, columns=["group", "wrong"]).groupby("group").wrong.mean()
-        return {str(name): float(share) for name, share in shares.items()}
+        wrong: dict[str, list[bool]] = {}
+        for a in self.answers_of(way, benchmark):
+            if a["label"] == label:
+                wrong.setdefault(group(a), []).append(a["answer"] != label)
+        return {name: sum(several) / len(several) for name, several in wrong.items()}
 
     def reader_table(self, name: str) -> pd.DataFrame:
         """A row for each way, a column for each metric of the benchmarks of READER_TABLES[name]; cells "value [low, high]"."""

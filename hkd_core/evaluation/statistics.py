@@ -7,6 +7,7 @@ import numpy as np
 
 from hkd_core.common.margins import best_shift as best_shift
 
+Bools = Sequence[bool] | np.ndarray
 Metric = Callable[[np.ndarray], np.ndarray]  # sums [..., K] -> values [...]
 
 
@@ -87,7 +88,7 @@ def paired_interval(
     )
 
 
-def mcnemar(right_a: Sequence[bool], right_b: Sequence[bool]) -> dict:
+def mcnemar(right_a: Bools, right_b: Bools) -> dict:
     """Exact McNemar: `fixed` (a right where b was wrong), `broken` (the reverse), two-sided `p`."""
     from scipy.stats import binomtest
 
@@ -97,7 +98,7 @@ def mcnemar(right_a: Sequence[bool], right_b: Sequence[bool]) -> dict:
     return {"fixed": fixed, "broken": broken, "p": p}
 
 
-def sign_test(right_a: Sequence[bool], right_b: Sequence[bool], clusters: Sequence[str]) -> dict:
+def sign_test(right_a: Bools, right_b: Bools, clusters: Sequence[str]) -> dict:
     """McNemar's test for answers in clusters (images). A cluster counts once, for the side with more right answers in it.
 
     `better`, `worse`: clusters in which a or b is ahead, with the two-sided exact `p`; `fixed`, `broken`: the same in answers. With one

@@ -31,7 +31,7 @@ GREEDY_BEATEN = "does self-evolution beat greedy?"
 SHIFT_BEATEN = "does it beat greedy + constant shift?"
 CLEANER = "does self-evolution clean captions?"
 NO_WORSE = "is mapping shift no worse, on validation?"
-# Each of these four is a family of its own: it is asked of many ways of answering.
+# Each of these four is asked of many ways of answering, so it forms one family for Holm.
 CEILING = "how much could a shift of every name's own gain over one constant (oracle)?"
 REACHED = "does self-evolution reach what a shift of every name's own would (oracle)?"
 AGAINST = "ahead of greedy + constant shift?"

@@ -4,6 +4,7 @@ A benchmark's `form` says how it is asked: "yes_no" (the margin between two answ
 (free text). Benchmarks of one form are asked together, so that a question that several share is asked once.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,8 @@ from hkd_core.common.errors import UserError
 from hkd_core.common.margins import best_shift
 from hkd_core.data.wording import Wording
 from hkd_core.evaluation.registry import BENCHMARKS, tasks_of
-from hkd_core.hkd.mapping_shift import Prior, average, content_kinds, fit_prior, shifted
+from hkd_core.hkd import mapping_shift
+from hkd_core.hkd.mapping_shift import Prior, content_kinds, fit_prior, shifted
 from hkd_core.inference.contrast import isolate, purify
 from hkd_core.inference.generation import contrastive, generate
 from hkd_core.inference.scoring import answer_logits, choice_tokens, prior_logits, score_choices
@@ -194,8 +196,8 @@ def both_ways(vlm: VLM, split: Split, rows: Sequence[dict], *, negated: bool) ->
     averaged = margins(vlm, plain, rows)
     if turned:
         averaged[turned] = (averaged[turned] - margins(vlm, opposite, opposites)) / 2
-    if negated and len(turned) < len(rows):
-        print(f"mapping shift: {len(rows) - len(turned)} of {len(rows)} questions have no known opposite; they are asked as they are")
+    if negated and (missing := mapping_shift.limits(rows, split.wording)):
+        warnings.warn(missing, stacklevel=2)
     return plain, averaged
 
 
@@ -279,7 +281,7 @@ def task_answers(
             scores["msi"] = shifted_scores(vlm, test, rows)
             for part, several in ((held, scores_val), (rows, scores)):
                 kinds = [content_kinds(row, val.wording) for row in part]
-                several["msi"] = [prior.remove(row, kind) for row, kind in zip(several["msi"], kinds, strict=True)]  # type: ignore[assignment]
+                several["msi"] = np.stack([prior.remove(row, kind) for row, kind in zip(several["msi"], kinds, strict=True)])
         for part, several in ((rows, scores), (on_validation(held), scores_val)):
             for decoding, values in several.items():
                 found += [record(e, decoding, e["choices"][int(np.argmax(row))]) for e, row in zip(part, values, strict=True)]
@@ -293,17 +295,14 @@ def choice_scores(vlm: VLM, rows: Sequence[dict], pictures: Sequence[Encoded]) -
 
 
 def shifted_scores(vlm: VLM, split: Split, rows: Sequence[dict], view: str = "clean") -> np.ndarray:
-    """[N, choices] averaged over all shifted mappings, every variant of every example in one batched pass. view: see `Split.seen`."""
-    variants = [shifted(row, split.wording) for row in rows]
-    flat = [variant for several in variants for variant, _ in several]
-    scores = iter(score_choices(vlm, flat, pictures=split.seen(vlm, flat, view), progress=True))
-    return np.stack([average(several, [next(scores) for _ in several]) for several in variants])
+    """[N, choices] mean log-probabilities over all shifted mappings (`mapping_shift.shifted_scores`). view: see `Split.seen`."""
+    return np.stack(mapping_shift.shifted_scores(vlm, rows, split.seen(vlm, rows, view), split.wording))
 
 
 def prior_of(vlm: VLM, val: Split, held: Sequence[dict], scores: np.ndarray) -> Prior:
     """The content-free prior (validation's examples asked without an image), its strength fitted on validation's labels."""
     kinds, right = [content_kinds(row, val.wording) for row in held], [row["choices"].index(row["answer"]) for row in held]
-    return fit_prior(shifted_scores(vlm, val, held, "no_picture"), scores, kinds, right)
+    return fit_prior(list(shifted_scores(vlm, val, held, "no_picture")), list(scores), kinds, right)
 
 
 # Captions

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -177,7 +178,7 @@ class MappingShift:
     @classmethod
     def load(cls, path: str | Path, vlm: VLM, wording: Wording | None = None) -> "MappingShift":
         """Read what `save` wrote, for the same model and wording. Raises UserError naming a file that is not one."""
-        content = read_json(Path(path))
+        content: Any = read_json(Path(path))
         try:
             rows = content["priors"]
             priors = {tuple(row["choices"]): Prior(tuple(row["logp"]), row["strength"]) for row in rows}

@@ -18,10 +18,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from hkd_core.common import settings as sections
 from hkd_core.common.errors import UserError
 from hkd_core.losses import divergence
 from hkd_core.models.vlm import VLM
-from hkd_core.training.examples import UNLABELLED, TrainingSet, answer_hidden, project
+from hkd_core.training.examples import UNLABELLED, TrainingSet, answer_hidden, as_training_set, project
 from hkd_core.training.objectives import ModelGroup, label_term, trainable
 from hkd_core.training.trainer import LossTerm, train
 from hkd_core.training.tuning import schedule_of
@@ -73,7 +74,7 @@ class PyramidStep(ModelGroup):
     Peers of one level learn from each other as in deep mutual learning (arXiv 1706.00384). Raises UserError for a negative weight.
     """
 
-    def __init__(self, upper: Mapping[str, VLM], lower: Mapping[str, VLM], settings: PyramidSettings):
+    def __init__(self, upper: Mapping[str, VLM], lower: Mapping[str, VLM], settings: PyramidSettings | sections.Pyramid):
         weights = {name: getattr(settings, name) for name in ("down_weight", "feedback_weight", "peer_weight")}
         if min(weights.values()) < 0:
             given = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
@@ -107,7 +108,7 @@ class PyramidStep(ModelGroup):
             if self.settings.peer_weight and len(level) > 1:
                 for name in level:
                     totals = [divergence(logits[name], logits[p], **how)[0] for p in level if p != name]
-                    terms[f"{name}/peers"] = LossTerm(sum(totals) / len(totals), self.settings.peer_weight)
+                    terms[f"{name}/peers"] = LossTerm(sum(totals[1:], totals[0]) / len(totals), self.settings.peer_weight)
         return terms
 
 
@@ -122,7 +123,7 @@ class PyramidResult:
 def train_pyramid(
     models: Mapping[str, VLM],
     data: TrainingSet | Sequence[dict],
-    settings: PyramidSettings,
+    settings: PyramidSettings | sections.Pyramid,
     *,
     levels: Sequence[Sequence[str]] | None = None,
     seed: int,
@@ -135,7 +136,7 @@ def train_pyramid(
     """
     levels = levels or [[name] for name in models]
     check_levels(levels, list(models))
-    data = data if isinstance(data, TrainingSet) else TrainingSet.of_examples(models, data)
+    data = as_training_set(models, data)
     found = PyramidResult({name: models[name] for level in levels for name in level})
     for upper, lower in pairwise(levels):
         step = PyramidStep({name: models[name] for name in upper}, {name: models[name] for name in lower}, settings)

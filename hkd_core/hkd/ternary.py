@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hkd_core.common import settings as sections
 from hkd_core.common.errors import UserError
 from hkd_core.data.wording import Wording
 from hkd_core.models.vlm import VLM
-from hkd_core.training.examples import TrainingSet, answer_hidden, project
+from hkd_core.training.examples import TrainingSet, answer_hidden, as_training_set, project
 from hkd_core.training.objectives import Distillation
 from hkd_core.training.teacher_answers import choice_logprobs, collate_with_teachers
 from hkd_core.training.trainer import LossTerm, train
@@ -93,7 +94,7 @@ class TernaryStep(Distillation):
     states at every token that is not visual, read through a linear map (as in arXiv 1412.6550).
     """
 
-    def __init__(self, student: VLM, teacher: VLM, assistant: VLM, settings: TernarySettings):
+    def __init__(self, student: VLM, teacher: VLM, assistant: VLM, settings: TernarySettings | sections.Ternary):
         finer = {"relations": settings.relation_weight, "hidden": settings.hidden_weight}
         wanted = {"teacher": (teacher, settings.hidden_weight), "assistant": (assistant, settings.relation_weight)}
         super().__init__(
@@ -162,7 +163,7 @@ def refine(
     teacher: VLM,
     assistant: VLM,
     data: TrainingSet | Sequence[dict],
-    settings: TernarySettings,
+    settings: TernarySettings | sections.Ternary,
     *,
     wording: Wording | None = None,
     teacher_logprobs: Mapping[str, Tensor] | None = None,
@@ -177,7 +178,7 @@ def refine(
     Raises UserError for wrong weights (`Distillation`) and as `choice_logprobs` does.
     """
     models = {"student": student, "teacher": teacher, "assistant": assistant}
-    data = data if isinstance(data, TrainingSet) else TrainingSet.of_examples(models, data)
+    data = as_training_set(models, data)
     answers = dict(teacher_logprobs or ask_teachers(models, data, wording))
     torch.manual_seed(seed)
     step = TernaryStep(student, teacher, assistant, settings)

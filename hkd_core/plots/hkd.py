@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from hkd_core.plots import contact_sheet, curves
+from hkd_core.plots import COLORS, contact_sheet, curves
 
 History = Sequence[Mapping[str, float]]  # records of a training: step, and each term per answer token or example
 
@@ -49,3 +49,36 @@ def term_shares(history: History, weights: Mapping[str, float]) -> Figure:
     """Each term times its weight against the step."""
     shares = [{name: value if name == "step" else weights[name] * value for name, value in row.items()} for row in history]
     return curves({"": shares}, title="Ternary-coupled refinement: each term's share of the loss")
+
+
+def switches(panels: Mapping[str, Mapping[str, Sequence[float]]], spreads: Mapping[str, Mapping[str, Mapping]]) -> Figure:
+    """Title -> variant -> its difference to the whole method, one a seed; spreads: the same with mean, low and high."""
+    variants = list(next(iter(panels.values())))
+    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 0.32 * len(variants) + 1), sharey=True)
+    labels = [name.removeprefix("hkd_small, ") for name in variants]
+    for axis, (title, rows), color in zip(axes, panels.items(), COLORS, strict=False):
+        axis.axvline(0, color="gray", ls=":", lw=1)
+        for place, name in enumerate(variants):
+            found = spreads[title][name]
+            axis.plot([found["low"], found["high"]], [place, place], color=color, lw=1.2)
+            axis.plot(rows[name], [place] * len(rows[name]), "o", ms=4, alpha=0.5, color=color)
+            axis.plot([found["mean"]], [place], "|", ms=11, mew=2.5, color=color)
+        axis.set(title=title, xlabel="macro-F1, minus hkd_small's", yticks=range(len(variants)), yticklabels=labels)
+    axes[0].set_ylim(len(variants) - 0.5, -0.5)
+    return figure
+
+
+def scarce_labels(panels: Mapping[str, Mapping[str, Sequence[tuple[float, Sequence[float]]]]], counts: Sequence[int]) -> Figure:
+    """Title -> line -> (mean, one value a seed) for each of `counts` labelled pictures."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 3.6))
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        for k, (name, points) in enumerate(lines.items()):
+            beside = [count * 1.03 ** (k - 1.5) for count in counts]
+            axis.plot(beside, [mean for mean, _ in points], marker="_", ms=12, mew=2.5, color=COLORS[k], label=name)
+            for count, (_, values) in zip(beside, points, strict=True):
+                axis.plot([count] * len(values), values, "o", ms=4, alpha=0.5, color=COLORS[k])
+        axis.set(xscale="log", title=title, xlabel="labelled pictures", ylabel="macro-F1, test")
+        axis.set_xticks(counts, counts, minor=False)
+        axis.minorticks_off()
+    axes[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure

@@ -115,6 +115,11 @@ class TrainingSet:
         return batch
 
 
+def as_training_set(vlms: Mapping[str, VLM], data: TrainingSet | Sequence[dict]) -> TrainingSet:
+    """`data` if it is a training set, else a set of these examples with their pictures, for these models."""
+    return data if isinstance(data, TrainingSet) else TrainingSet.of_examples(vlms, data)
+
+
 def view(batch: dict, name: str) -> dict:
     """The batch as one of its models takes it."""
     return batch | {"features": batch["features"][name]}

@@ -7,6 +7,7 @@ CE is per labelled answer token, D per example, over its choices. v runs over th
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +25,14 @@ def trainable(vlm: VLM) -> VLM:
 
     In a model that peft has wrapped only peft's part learns, for instance a LoRA.
     """
-    vlm.model.requires_grad_(False)
-    if hasattr(vlm.model, "peft_config"):
-        vlm.model.set_adapter(vlm.model.active_adapter)
+    model: Any = vlm.model
+    model.requires_grad_(False)
+    if hasattr(model, "peft_config"):
+        model.set_adapter(model.active_adapter)
         return vlm
-    vlm.core.model.language_model.requires_grad_(True)
-    vlm.core.get_output_embeddings().weight.requires_grad_(True)
+    core: Any = vlm.core
+    core.model.language_model.requires_grad_(True)
+    core.get_output_embeddings().weight.requires_grad_(True)
     return vlm
 
 

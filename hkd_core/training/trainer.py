@@ -1,6 +1,6 @@
 """The one training loop. What is minimised is an objective plugged into it; what it knows is steps, batches and optimisers.
 
-An objective is a module that holds every model it needs and maps a batch to named parts of the loss. Being a module it
+An objective is a module that holds every model it needs and maps a batch to named terms of the loss. Being a module it
 can be wrapped for many devices; frozen members simply have no parameters that require a gradient.
 """
 
@@ -103,8 +103,8 @@ def shown(values: dict[str, float]) -> str:
 def report_step(log: Path | None, title: str, step: int, values: dict, examples: list[int], ids: list[str]) -> Path:
     """Write what a step that cannot go on was fed, beside the log or under build; returns where."""
     where = Path(f"{log}.bad.json" if log else f"build/{re.sub('[^a-z0-9]+', '_', title.lower())}.bad.json")
-    parts = {name: str(value) for name, value in values.items()}
-    return write_json(where, {"step": step, "parts": parts, "examples": examples, "ids": ids})
+    terms = {name: str(value) for name, value in values.items()}
+    return write_json(where, {"step": step, "terms": terms, "examples": examples, "ids": ids})
 
 
 def train(
@@ -120,13 +120,13 @@ def train(
     callback: Callable[[int], None] | None = None,
     until: float = 0.0,
 ) -> list[dict]:
-    """Minimise the objective's parts over `count` examples; returns one record a logged step, also written to `log`.
+    """Minimise the objective's terms over `count` examples; returns one record a logged step, also written to `log`.
 
-    collate: indices -> batch, a dict with those COUNTS that the objective's parts are divided by. They are summed over all
+    collate: indices -> batch, a dict with those COUNTS that the objective's terms are divided by. They are summed over all
     micro-batches and processes of a step before anything is divided, so that `accumulate` changes nothing.
     callback: called with the step's number after every step (snapshots, moving averages).
-    until: stop before the last step once the logged sum of parts is below this.
-    Raises UserError if the loss or its gradient is not finite, naming step and parts, before any weight is touched; the offending
+    until: stop before the last step once the logged sum of terms is below this.
+    Raises UserError if the loss or its gradient is not finite, naming step and terms, before any weight is touched; the offending
     examples, by place and by id, go to `<log>.bad.json`, or to build/<title>.bad.json without a log.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -161,13 +161,13 @@ def train(
         for k, batch in enumerate(micro):
             try:
                 with accelerator.autocast():
-                    parts = model(batch)
+                    terms = model(batch)
             except InfiniteDivergence as error:
                 where = report_step(log, title, step, values, mine[k], batch.get("ids", []))
                 raise UserError(f"{title}: step {step}: {error}; its examples are in {where}") from error
-            loss = sum(part.weight * part.total / max(counts[part.per], 1) for part in parts.values())
-            for name, part in parts.items():
-                values[name] = values.get(name, 0.0) + float(part.total.detach()) / max(counts[part.per], 1)
+            loss = sum(term.weight * term.total / max(counts[term.per], 1) for term in terms.values())
+            for name, term in terms.items():
+                values[name] = values.get(name, 0.0) + float(term.total.detach()) / max(counts[term.per], 1)
             if not math.isfinite(float(loss.detach())):
                 where = report_step(log, title, step, values, mine[k], batch.get("ids", []))
                 raise UserError(f"{title}: the loss is not finite at step {step} ({shown(values)}); its examples are in {where}")

@@ -1,12 +1,15 @@
 """The two plain ways of tuning that a method is compared with: on labels alone, and by distillation from one teacher."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
+from hkd_core.common import settings as sections
+from hkd_core.common.errors import UserError
 from hkd_core.models.vlm import VLM
-from hkd_core.training.examples import TrainingSet
+from hkd_core.training.examples import TrainingSet, as_training_set
 from hkd_core.training.objectives import Distillation, Supervised
 from hkd_core.training.teacher_answers import choice_logprobs, collate_with_teachers
 from hkd_core.training.trainer import Schedule, train
@@ -42,16 +45,22 @@ def schedule_of(settings: Steps, steps: int | None = None) -> Schedule:
     return Schedule(steps or settings.steps, settings.batch_size, settings.learning_rate, decay=DECAY)
 
 
-def tune(vlm: VLM, data: TrainingSet, settings: Steps, *, seed: int, steps: int | None = None, title: str = "tuning") -> list[dict]:
-    """Train the model, in place, by cross-entropy on the labels; returns the history. data: with the model's features as "student"."""
+def tune(
+    vlm: VLM, data: TrainingSet | Sequence[dict], settings: Steps, *, seed: int, steps: int | None = None, title: str = "tuning"
+) -> list[dict]:
+    """Train the model, in place, by cross-entropy on the labels; returns the history.
+
+    data: examples with pictures (see `training.examples`), or a set with the model's features as "student".
+    """
+    data = as_training_set({"student": vlm}, data)
     how = {"seed": seed, "lengths": data.lengths, "title": title}
     return train(Supervised(vlm), data.collate, len(data), schedule_of(settings, steps), **how)
 
 
 def distil(
     student: VLM,
-    data: TrainingSet,
-    settings: TuneSettings,
+    data: TrainingSet | Sequence[dict],
+    settings: TuneSettings | sections.Supervised,
     *,
     seed: int,
     teacher: VLM | None = None,
@@ -61,13 +70,14 @@ def distil(
 ) -> list[dict]:
     """Plain knowledge distillation of the student, in place, from one frozen teacher and the labels; returns the history.
 
-    data: with the features as "student" and, where the teacher shall be asked, "teacher". teacher_logprobs: the teacher's answers if it
-    was asked before (`choice_logprobs`), [examples, C].
+    data: examples with pictures (see `training.examples`), or a set with features as "student" and "teacher". teacher_logprobs: the
+    teacher's answers, [examples, C], if it was asked before (`choice_logprobs`). Raises UserError for neither a teacher nor its answers.
     Source: arXiv 1503.02531; T^2 kept, over the choices of each example.
     """
+    data = as_training_set({"student": student} | ({"teacher": teacher} if teacher else {}), data)
     if teacher_logprobs is None:
         if teacher is None:
-            raise ValueError("expected a teacher or its answers, got neither")
+            raise UserError("distillation: expected a teacher or its answers, got neither")
         teacher_logprobs = choice_logprobs(teacher, "teacher", data)
     objective = Distillation(
         student,
