@@ -10,11 +10,11 @@ import statistics
 import time
 
 import torch
-from hkd_core.world.small_models import build_model, vision_config
 from torch.nn import functional as F
 
 from hkd_core.common import precision
 from hkd_core.training.muon import Muon, orthogonalised
+from hkd_core.world.small_models import build_model, vision_config
 
 
 def main() -> None:

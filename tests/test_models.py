@@ -14,7 +14,7 @@ from hkd_core.common.errors import UserError
 from hkd_core.inference import score_choices
 from hkd_core.inference.scoring import answer_logits
 from hkd_core.models import HallucinationEliminationAdapter, load_vlm
-from hkd_core.models.loading import why_not
+from hkd_core.models.checkpoints import why_not
 from hkd_core.models.vlm import encode_all
 from hkd_core.training.examples import TrainingSet
 from hkd_core.training.objectives import Supervised
@@ -193,5 +193,5 @@ def test_an_adapter_that_does_not_fit_says_why(vlm, tmp_path):
     HallucinationEliminationAdapter(32).save_pretrained(tmp_path)
     weights = tmp_path / "hea.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
-    with pytest.raises(UserError, match="not a hallucination elimination adapter"):
+    with pytest.raises(UserError, match="hea.safetensors: not a whole safetensors file"):
         HallucinationEliminationAdapter.from_pretrained(tmp_path)
