@@ -145,7 +145,7 @@ def seeds_markdown(values: pd.DataFrame, outcomes: pd.DataFrame, changes: pd.Dat
     index = values.set_index(["model", "decoding", "benchmark", "metric"])
 
     def cell(*key: str, digits: int) -> str:
-        return f"{index.loc[key, 'mean']:.{digits}f} ± {index.loc[key, 'sd']:.{digits}f}" if key in index.index else ""
+        return f"{float(index.loc[key, 'mean']):.{digits}f} ± {float(index.loc[key, 'sd']):.{digits}f}" if key in index.index else ""
 
     means = [
         [
