@@ -108,7 +108,7 @@ class HallucinationEliminationAdapter(nn.Module):
         config = read_object(path)
         if set(config) != set(expected) or not all(type(value) is int and value > 0 for value in config.values()):
             raise UserError(f"{path}: expected {', '.join(expected)}, each a positive whole number, got {str(config)[:100]}")
-        tensors, (width, rank, layers) = read_tensors(Path(folder) / WEIGHTS_NAME), map(config.get, expected)
+        tensors, (width, rank, layers) = read_tensors(Path(folder) / WEIGHTS_NAME), (config[name] for name in expected)
         shapes = {"down.weight": (rank, width), "down.bias": (rank,), "up.weight": (width, rank), "up.bias": (width,)}
         blocks = range(min(layers, len(tensors) + 1))  # however many the config asks for
         shapes = {f"blocks.{i}.{name}": shape for i in blocks for name, shape in shapes.items()}

@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CONFIG_MAPPING, dynamic_module_utils
-from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import read_json
@@ -218,7 +218,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def counted(names: Iterable[str]) -> str:
+def counted(names: Iterable[object]) -> str:
     number = len(list(names))
     return f"{number} tensor{'' if number == 1 else 's'}"
 
@@ -266,11 +266,12 @@ def check_finite(where: object, bad: Iterable[str]) -> None:
 
 
 def in_file(model: Any, names: Iterable[str]) -> list[str]:
-    """A model's names of tensors, spelled as the files of its family spell them, where transformers can tell."""
-    from transformers.core_model_loading import revert_weight_conversion
-
+    """A model's names of tensors, spelled as the files of its family spell them, where transformers can tell; as many as there were."""
     names = sorted(names)
     try:
-        return list(revert_weight_conversion(model, {name: torch.empty(0) for name in names}))
-    except Exception:  # several tensors of the file make one of the model's: no name for a part
+        from transformers.core_model_loading import revert_weight_conversion
+
+        spelled = list(revert_weight_conversion(model, {name: torch.empty(0) for name in names}))
+    except Exception:  # several tensors of the file make one of the model's
         return names
+    return spelled if len(spelled) == len(names) else names

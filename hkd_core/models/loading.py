@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
@@ -58,7 +57,7 @@ def load_vlm(
         check_checkpoint(where, finder(where, revision), trusted=trust_remote_code)
         config = AutoConfig.from_pretrained(where, **source)
         processor = load_processor(where, config, processor_options or {}, source)
-        model, report = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             where,
             dtype=dtype,
             device_map=device_map,
@@ -69,6 +68,7 @@ def load_vlm(
             output_loading_info=True,
             **source,
         )
+        model, report = loaded
         check_report(where, model, report)
         if device_map is None and not getattr(model, "is_quantized", False):
             model = model.to(target)
@@ -104,7 +104,7 @@ def check_options(
         raise UserError(f'device: expected "auto", "cpu" or a device that this machine has, got {str(device)!r}') from error
 
 
-def runs_plain_attention(model: nn.Module) -> bool:
+def runs_plain_attention(model: Any) -> bool:
     """Whether attention.py's formula holds for a model: LLaVA on Llama without dropout."""
     text = model.config.get_text_config()
     return isinstance(model, LlavaForConditionalGeneration) and text.model_type == "llama" and not text.attention_dropout
@@ -132,8 +132,9 @@ def check_family(where: str, config: Any, processor: Any) -> None:
     """Refuse a processor that transformers pairs with other models, or whose placeholder for pictures is not the model's."""
     vision = getattr(getattr(config, "vision_config", None), "model_type", None)
     fits = {PROCESSOR_MAPPING_NAMES.get(config.model_type)}
-    for kind in (config.model_type, vision):  # LLaVA's model may hold Pixtral's tower, and then takes its pictures
-        fits |= set(dict(IMAGE_PROCESSOR_MAPPING_NAMES.get(kind) or {}).values())
+    for kind in filter(None, (config.model_type, vision)):  # LLaVA's model may hold Pixtral's tower, and then takes its pictures
+        images = IMAGE_PROCESSOR_MAPPING_NAMES.get(kind) or ()
+        fits |= set(images.values() if isinstance(images, dict) else images)
     names = {base.__name__ for part in (processor, processor.image_processor) for base in type(part).__mro__}
     if fits - {None} and not names & fits:
         raise UserError(
@@ -150,14 +151,14 @@ def check_family(where: str, config: Any, processor: Any) -> None:
             )
 
 
-def check_report(where: str, model: nn.Module, report: dict) -> None:
+def check_report(where: str, model: Any, report: dict) -> None:
     """Refuse weights other than what config.json describes, from transformers' report of what it loaded."""
     missing = set(report["missing_keys"]) - set(getattr(model, "all_tied_weights_keys", None) or {})
     shapes = [(in_file(model, [name])[0], *shapes) for name, *shapes in report["mismatched_keys"]]
     check_filled(where, in_file(model, missing), in_file(model, report["unexpected_keys"]), shapes)
 
 
-def check_vocabulary(where: str, model: nn.Module, processor: Any) -> None:
+def check_vocabulary(where: str, model: Any, processor: Any) -> None:
     """Refuse a tokenizer with tokens that the model has no embedding for."""
     rows, last = model.get_input_embeddings().weight.shape[0], max(processor.tokenizer.get_vocab().values(), default=-1)
     if last >= rows:
