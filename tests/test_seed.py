@@ -129,6 +129,15 @@ def test_answers_read_in_batches_are_those_read_at_once(vlm, features):
     assert torch.equal(one[1], several[1]) and one[2] == several[2] and set(one[2]) == {0, 1, 2}
 
 
+def test_a_text_without_words_has_no_tokens_and_the_others_keep_their_owners(vlm, features):
+    row = {"image_id": features.ids[0], "prompt": CAPTION_PROMPT, "choices": []}
+    rows = [row | {"answer": text} for text in ("", "The image shows a dog.", "")]
+    _, tokens, owner = read_answers(vlm, rows, {"student": features.clean})
+    assert set(owner) == {1} and torch.equal(tokens, read_answers(vlm, rows[1:2], {"student": features.clean})[1])
+    with pytest.raises(UserError, match="expected at least one with an answer"):
+        read_answers(vlm, rows[:1], {"student": features.clean})
+
+
 # Purge
 
 
