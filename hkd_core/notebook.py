@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -20,14 +21,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hkd_core.common import progress
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import write_text
+from hkd_core.common.folders import load_folders
 from hkd_core.common.root import find_root
 
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 MAGIC = re.compile(r"\s*[%!?]|\s*[\w, ]+=\s*[%!]|.*\?\s*$")
-SETUP = "set the environment up with `make test` or `pip install -e .`"
 
 
 def read(path: Path) -> dict:
@@ -195,12 +197,17 @@ def this_interpreter() -> type:
         "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "0"),
         # tqdm misses its widgets, which nobody would see here.
         "PYTHONWARNINGS": ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found"])),
+        progress.COLUMNS: str(progress.terminal_columns()),
     }
     # What it would log: that it talks over plain TCP, which never leaves this machine, and that it was interrupted.
     spec = KernelSpec(resource_dir="", env=environment, **get_kernel_dict(extra_arguments=["--log-level=50"]))
 
     class ThisInterpreter(AsyncKernelManager):
         kernel_spec = property(lambda self: spec)
+
+        async def start_kernel(self, **how: Any) -> None:
+            # What its child processes print it sends to us, and then prints once more itself.
+            await super().start_kernel(**how, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     return ThisInterpreter
 
@@ -242,7 +249,7 @@ def run(name: str, pairs: list[str], output: Path | None = None) -> None:
     root = find_root()
     [source] = chosen(root / "notebooks", [name])
     parameters = parse_parameters(pairs, parameters_of(read(source), name), name)
-    target = output or root / "reports" / "notebooks" / f"{name}.ipynb"
+    target = output or load_folders().notebooks / f"{name}.ipynb"
     kept = root / "build" / "failed" / f"{target.stem}.ipynb"
     so_far = f"as far as it came: {kept.relative_to(root)}"
     try:
@@ -253,7 +260,7 @@ def run(name: str, pairs: list[str], output: Path | None = None) -> None:
             raise ModuleNotFoundError(name="ipykernel")
         manager = this_interpreter()
     except ImportError as error:
-        raise UserError(f"missing package {error.name}: {SETUP}") from error
+        raise UserError(f"missing package {error.name}: set the environment up with `make test` or `pip install -e .`") from error
     # Whatever it logs comes as an exception too.
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     try:
@@ -352,8 +359,7 @@ def chosen(folder: Path, names: list[str]) -> list[Path]:
     paths = [folder / f"{name}.ipynb" for name in names] if names else there
     for path in paths:
         if not path.is_file():
-            known = ", ".join(other.stem for other in there) or "none"
-            raise UserError(f"notebooks/{path.name}: no such notebook; there are {known}")
+            raise UserError(f"notebooks/{path.name}: no such notebook; there are {', '.join(p.stem for p in there) or 'none'}")
     return paths
 
 
@@ -366,7 +372,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m hkd_core.notebook", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    sub = commands.add_parser("run", help="execute a notebook and keep the result under reports/notebooks")
+    sub = commands.add_parser("run", help="execute a notebook and keep the result under reports/PROFILE/notebooks")
     sub.add_argument("name", type=notebook_name, help="for instance 05_pyramid")
     value_help = "for instance seed=1, overrides.gate=false or overrides='{\"steps\": 10}'; repeatable"
     sub.add_argument("-p", "--parameter", action="append", default=[], metavar="KEY=VALUE", help=value_help)

@@ -1,7 +1,8 @@
 """The study, or its ablations, once for every seed: another world, other pictures, other base models.
 
 `python -m hkd_core.seeds study 0 1 2`: each seed runs what is committed in a clone of its own under build/seeds, which shares
-DVC's cache and stays there, so that a run that was cut short goes on where it was. Tables come back to reports/seeds.
+DVC's cache and stays there, so that a run that was cut short goes on where it was. Tables come back to
+reports/PROFILE/seeds.
 """
 
 import argparse
@@ -13,11 +14,12 @@ from pathlib import Path
 
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import fingerprint, read_text, write_bytes, write_text
+from hkd_core.common.params import chosen_profile
 from hkd_core.common.root import find_root
 
-# What to reproduce, and where its tables are.
-PARTS = {"study": ("dvc.yaml", "reports/tables"), "ablations": ("reports/seeds/dvc.yaml:ablations", "reports/ablations")}
-MADE = ("dvc.lock", "reports/figures/*.png", "reports/tables", "reports/metrics", "reports/seeds/*/*")
+# What to reproduce, and in which folder of the profile's reports its tables are.
+PARTS = {"study": ("dvc.yaml", "tables"), "ablations": ("reports/seeds/dvc.yaml:ablations", "ablations")}
+MADE = ("dvc.lock", "reports/seeds/dvc.lock", "reports/*/figures/*", "reports/*/tables/*", "reports/*/metrics/*", "reports/*/seeds/*")
 TABLES = {"study": ("results.csv", "comparisons.csv", "outcomes.csv"), "ablations": ("results.csv", "comparisons.csv")}
 
 
@@ -62,6 +64,7 @@ def run(part: str, seeds: list[int]) -> None:
     root = find_root()
     commit = committed(root)
     target, tables = PARTS[part]
+    profile = chosen_profile()
     for number, seed in enumerate(seeds, 1):
         print(f"seed {seed} ({number} of {len(seeds)}), in build/seeds/{seed}", flush=True)
         folder = prepared(root, seed, commit)
@@ -72,10 +75,11 @@ def run(part: str, seeds: list[int]) -> None:
         if done.returncode:
             raise UserError(f"seed {seed}: stopped, see above; run the same again to go on")
         for name in TABLES[part]:
-            write_bytes(root / f"reports/seeds/{part}/{seed}-{name}", (folder / tables / name).read_bytes())
+            made = folder / "reports" / profile / tables / name
+            write_bytes(root / f"reports/{profile}/seeds/{part}/{seed}-{name}", made.read_bytes())
         settings = re.sub(r"(?m)^seed:.*$", "", read_text(folder / "params.yaml"))
         made_by = fingerprint(folder / "build/code", folder / "hkd_core", folder / "dvc.yaml", settings=settings)
-        write_text(root / f"reports/seeds/{part}/{seed}-code.txt", made_by + "\n")
+        write_text(root / f"reports/{profile}/seeds/{part}/{seed}-code.txt", made_by + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

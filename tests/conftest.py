@@ -11,6 +11,8 @@ from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProce
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from hkd_core.models import VLM
+from hkd_core.models.vlm import encode_all
+from hkd_core.training.examples import TrainingSet
 from hkd_core.world.render import render
 from hkd_core.world.scenes import draw_scenes
 from hkd_core.world.small_models import build_model, build_processor, build_tokenizer, vision_config
@@ -85,8 +87,9 @@ class PicturesOnly(Qwen2_5_VLProcessor):
 
 
 @pytest.fixture(autouse=True)
-def own_precision():
-    """Every test chooses its precision: accelerate keeps the first one of a process."""
+def own_precision(monkeypatch):
+    """Tests compute in float32 on every machine, unless one sets another precision. accelerate keeps the first one of a process."""
+    monkeypatch.setenv("HKD_PRECISION", "float32")
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -111,3 +114,23 @@ def examples(scenes):
     """Task 1 and task 2 examples of every scene."""
     rng = random.Random(0)
     return [row for scene in scenes for row in (task1(scene, rng), task2(scene, rng)) if row]
+
+
+def training_set(examples, pictures, **vlms):
+    """Examples with the features of their pictures for every model."""
+    ids = list(dict.fromkeys(row["image_id"] for row in examples))
+    features = {name: dict(zip(ids, e, strict=True)) for name, e in encode_all(vlms, [pictures[i] for i in ids]).items()}
+    return TrainingSet(vlms, examples, features)
+
+
+@pytest.fixture
+def trio():
+    """Three models of different widths by their roles."""
+    return {"teacher": tiny_vlm(64, 2, 1), "assistant": tiny_vlm(32, 3, 2), "student": tiny_vlm(32, 1, 3)}
+
+
+@pytest.fixture
+def strange(examples, pictures):
+    """Examples of somebody else's: image, prompt, choices and answer alone."""
+    keys = ("prompt", "choices", "answer")
+    return [{"image": pictures[row["image_id"]]} | {key: row[key] for key in keys} for row in examples[:8]]

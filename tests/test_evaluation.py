@@ -10,12 +10,17 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from hkd_core.common.errors import UserError
-from hkd_core.evaluation import margins, oracle, suite, tables
+from hkd_core.evaluation import margins, oracle, study, suite, tables
 from hkd_core.evaluation import statistics as stats
+from hkd_core.evaluation.benchmarks.mme import mme_counts, mme_score
 from hkd_core.evaluation.chair import chair, mentioned, singular, vocabulary_of
-from hkd_core.evaluation.comparison import compared
+from hkd_core.evaluation.comparison import Comparison, compare_all, compared
+from hkd_core.evaluation.markdown import markdown
 from hkd_core.evaluation.mme import subtask_scores
+from hkd_core.evaluation.over_seeds import CLAIMS
 from hkd_core.evaluation.pope import SPLITS, build_questions
+from hkd_core.evaluation.registry import BENCHMARKS
+from hkd_core.evaluation.results import Results, save
 from hkd_core.inference.scoring import score_choices
 from hkd_core.models.vlm import encode_all
 from hkd_core.world.wording import WORDING
@@ -209,9 +214,9 @@ def test_answers_to_other_questions_are_not_compared():
         {"image_id": str(i), "prompt": "?", "label": "A", "answer": "A", "choices": ["A", "B"], "benchmark": "task2"}
         for i in range(3)
     ]
-    assert compared(rows, rows, stats.macro_f1, draws=10, seed=0)["difference"] == 0
+    assert compared(rows, rows, "macro_f1", draws=10, seed=0)["difference"] == 0
     with pytest.raises(ValueError, match="answers to the same questions"):
-        compared(rows, rows[::-1], stats.macro_f1, draws=10, seed=0)
+        compared(rows, rows[::-1], "macro_f1", draws=10, seed=0)
 
 
 def test_the_smallest_detectable_difference_is_found_four_times_in_five():
@@ -223,7 +228,7 @@ def test_the_smallest_detectable_difference_is_found_four_times_in_five():
 
 def test_the_controls_ask_about_another_picture_and_about_none(vlm, pictures):
     some = dict(list(pictures.items())[:4])
-    looks = dict(zip(some, encode_all({"": vlm}, list(some.values()))[""], strict=True))
+    features = dict(zip(some, encode_all({"": vlm}, list(some.values()))[""], strict=True))
     row = {
         "task": "pope_adversarial",
         "prompt": "Is there a dog in the image?",
@@ -231,8 +236,8 @@ def test_the_controls_ask_about_another_picture_and_about_none(vlm, pictures):
         "choices": ["Yes", "No"],
         "meta": {},
     }
-    split = suite.Split([row | {"image_id": name} for name in some], looks)
-    answers = suite.yes_no_answers(vlm, split, split, suite.CONTROLS, {}, seed=0)
+    split = suite.Split([row | {"image_id": name} for name in some], features)
+    answers = suite.yes_no_answers(vlm, split, split, suite.CONTROLS)
     margin = {(a["decoding"], a["image_id"]): a["margin"] for a in answers}
     names = list(some)
     assert len({margin["greedy", name] for name in names}) > 1
@@ -242,45 +247,46 @@ def test_the_controls_ask_about_another_picture_and_about_none(vlm, pictures):
 
 
 def test_the_token_audit_finds_what_lies_outside_yes_and_no(vlm):
-    yes, no = suite.yes_no_tokens(vlm)
+    yes, no = suite.answer_tokens(vlm, ["Yes", "No"])
     logits = torch.zeros(2, vlm.head.shape[0])
     logits[0, [yes, no]] = 50.0
-    audit = suite.token_audit(vlm, logits)
+    audit = suite.token_audit(vlm, logits, ["Yes", "No"])
     outside = (logits.shape[1] - 2) / logits.shape[1]
     assert (audit["yes_token"], audit["no_token"]) == ("Yes", "No") and audit["outside_mean"] == pytest.approx(outside / 2)
 
 
 def test_tasks_are_answered_by_every_decoding_and_mapping_shift_also_on_validation(vlm, pictures, examples):
     ids = list(dict.fromkeys(row["image_id"] for row in examples[:12]))
-    looks = dict(zip(ids, encode_all({"": vlm}, [pictures[i] for i in ids])[""], strict=True))
-    val, test = (suite.Split(rows, looks, [looks], "noise", WORDING) for rows in (examples[:6], examples[6:12]))
+    features = dict(zip(ids, encode_all({"": vlm}, [pictures[i] for i in ids])[""], strict=True))
+    val, test = (suite.Split(rows, features, [features], "noise", WORDING) for rows in (examples[:6], examples[6:12]))
     every = ("greedy", "sampling", "contrastive", "msi")
-    answers = suite.task_answers(vlm, val, test, every, {"alpha": 0.0, "beta": 0.0}, seed=0)
+    answers = suite.task_answers(vlm, val, test, every)
     found = {(a["benchmark"], a["decoding"]) for a in answers}
     assert found == {(t, d) for t in suite.TASKS for d in every} | {(f"{t}_val", d) for t in suite.TASKS for d in ("greedy", "msi")}
     of = {d: [a["answer"] for a in answers if (a["benchmark"], a["decoding"]) == ("task1", d)] for d in every}
     assert of["contrastive"] == of["greedy"]  # nothing is taken off
     row = next(r for r in test.examples if r["task"] == "task1")
-    best = int(np.argmax(score_choices(vlm, [row], pictures=[looks[row["image_id"]]])[0]))
+    best = int(np.argmax(score_choices(vlm, [row], pictures=[features[row["image_id"]]])[0]))
     assert of["greedy"][0] == row["choices"][best]
 
 
 def test_drawn_answers_follow_the_probabilities_of_the_choices(vlm, pictures, examples):
     row = next(r for r in examples if r["task"] == "task2")
-    look = encode_all({"": vlm}, [pictures[row["image_id"]]])[""][0]
+    image = encode_all({"": vlm}, [pictures[row["image_id"]]])[""][0]
     rows = [row | {"image_id": str(k)} for k in range(2000)]
-    split = suite.Split(rows, {str(k): look for k in range(2000)})
-    drawn = [a["answer"] for a in suite.task_answers(vlm, split, split, ("sampling",), seed=0) if a["decoding"] == "sampling"]
-    p = np.exp(suite.choice_scores(vlm, [row], [look])[0])
+    split = suite.Split(rows, {str(k): image for k in range(2000)})
+    drawn = [a["answer"] for a in suite.task_answers(vlm, split, split, ("sampling",)) if a["decoding"] == "sampling"]
+    p = np.exp(suite.choice_scores(vlm, [row], [image])[0])
     shares = np.array([drawn.count(choice) / len(drawn) for choice in row["choices"]])
     assert np.abs(shares - p).max() < 0.04
 
 
 def test_an_implausible_answer_loses_by_a_finite_margin(vlm):
-    yes, no = suite.yes_no_tokens(vlm)
+    yes, no = suite.answer_tokens(vlm, ["Yes", "No"])
     logits = torch.zeros(3, vlm.head.shape[0])
     logits[0, no], logits[1, yes], logits[2, [yes, no]] = -torch.inf, -torch.inf, -torch.inf
-    assert suite.margins(vlm, logits).tolist() == [1000, -1000, 0]
+    rows = [{"choices": ["Yes", "No"]}] * 3
+    assert suite.margins(vlm, logits, rows).tolist() == [1000, -1000, 0]
 
 
 def test_the_interval_of_auroc_is_that_of_pictures_drawn_and_counted_by_hand():
@@ -306,9 +312,9 @@ def test_mme_from_counts_is_the_sum_of_its_subtasks():
         for i in range(20)
         for _ in range(2)
     ]
-    counts, _ = tables.mme_counts(rows)
+    counts = mme_counts(rows)
     parts = [[(r["image_id"], r["answer"] == r["label"]) for r in rows if r["subtask"] == s] for s in ("count", "color")]
-    assert float(tables.mme_score(counts.sum(0))) == pytest.approx(sum(subtask_scores(part)["score"] for part in parts))
+    assert float(mme_score(counts.sum(0))) == pytest.approx(sum(subtask_scores(part)["score"] for part in parts))
 
 
 def test_an_oracle_knows_a_groups_lean_from_the_other_half_of_the_pictures():
@@ -321,8 +327,8 @@ def test_an_oracle_knows_a_groups_lean_from_the_other_half_of_the_pictures():
     half = oracle.halves(pictures)
     assert all(len({h for p, h in zip(pictures, half, strict=True) if p == name}) == 1 for name in set(pictures))
     assert half.sum() == 400
-    freed = oracle.less_constant(oracle.less_groups(values, labels, groups, half, weight=0.1), labels, half)
-    bound = oracle.less_constant(values, labels, half)
+    freed = oracle.minus_constant(oracle.minus_group_constants(values, labels, groups, half, weight=0.1), labels, half)
+    bound = oracle.minus_constant(values, labels, half)
     assert np.mean((freed > 0) == labels) == 1 > 0.8 > np.mean((bound > 0) == labels)
 
 
@@ -331,7 +337,7 @@ def test_an_oracle_never_uses_the_labels_of_its_own_half():
     labels, half, groups = rng.integers(0, 2, 60), np.arange(60) % 2 == 0, list("abc" * 20)
     values = rng.normal(size=60) + 2 * labels
     others = np.where(half, np.roll(labels, 2), labels)
-    for change in (oracle.less_constant, lambda v, y, h: oracle.less_groups(v, y, groups, h)):
+    for change in (oracle.minus_constant, lambda v, y, h: oracle.minus_group_constants(v, y, groups, h)):
         before, after = change(values, labels, half), change(values, others, half)
         assert np.array_equal(before[half], after[half]) and not np.array_equal(before[~half], after[~half])
 
@@ -339,6 +345,127 @@ def test_an_oracle_never_uses_the_labels_of_its_own_half():
 def test_a_groups_constant_by_hand():
     values, labels = np.array([1.0, 3.0, -2.0, 4.0, 0.0, 0.0]), np.array([1, 1, 0, 0, 1, 0])
     groups, half = ["a", "a", "a", "b", "a", "c"], np.array([False] * 4 + [True] * 2)
-    freed = oracle.less_groups(values, labels, groups, half, weight=1)
+    freed = oracle.minus_group_constants(values, labels, groups, half, weight=1)
     # Yes: (1 + 3 + their mean 2) / 3, no: (-2 + the mean of -2 and 4) / 2; "c" is not in the other half: the means of all, 2 and 1.
     assert freed[4:] == pytest.approx([-((1 + 3 + 2) / 3 + (-2 + 1) / 2) / 2, -(2 + 1) / 2])
+
+
+def yes_no_rows(seed=0, n=60, task="pope_random"):
+    """Answers to yes/no questions about 20 images, with margins."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 2, n)
+    values = np.round(rng.normal(truth - 0.3, 1.0), 2)
+    words = ("No", "Yes")
+    row = {"benchmark": task, "decoding": "greedy", "choices": ["Yes", "No"], "prompt": "?", "subtask": "color"}
+    return [
+        row | {"image_id": f"p{i // 3}", "label": words[t], "answer": words[int(m > 0)], "margin": float(m)}
+        for i, (t, m) in enumerate(zip(truth, values, strict=True))
+    ]
+
+
+def test_a_tables_numbers_are_scikit_learns():
+    answers = yes_no_rows()
+    truth, given = ([a[key] == "Yes" for a in answers] for key in ("label", "answer"))
+    found = {key[-1]: value for key, value in tables.values_of(tables.table_rows("m", answers, draws=20)).items()}
+    margin = [a["margin"] for a in answers]
+    assert found["f1"] == pytest.approx(sk.f1_score(truth, given), abs=1e-4)
+    assert found["accuracy"] == pytest.approx(sk.accuracy_score(truth, given), abs=1e-4)
+    assert found["auroc"] == pytest.approx(sk.roc_auc_score(truth, margin), abs=1e-4)
+    assert found["average_precision"] == pytest.approx(sk.average_precision_score(truth, margin), abs=1e-4)
+    assert found["yes_ratio"] == pytest.approx(np.mean(given), abs=1e-4)
+
+
+def test_answers_on_validation_have_accuracy_and_macro_f1_alone():
+    rows = tables.table_rows("m", yes_no_rows(task="pope_adversarial_val"), draws=20)
+    assert {(row["benchmark"], row["metric"]) for row in rows} == {("pope_adversarial_val", m) for m in ("accuracy", "macro_f1")}
+
+
+def test_answerers_that_never_look_score_what_is_known_of_them():
+    answers = yes_no_rows() + yes_no_rows(task="mme")
+    row = {"benchmark": "task2", "decoding": "greedy", "choices": ["true", "false", "unclear"], "prompt": "?", "answer": "true"}
+    answers += [row | {"image_id": str(i), "label": label} for i, label in enumerate(["false", "false", "true", "unclear"])]
+    answers.append({"benchmark": "caption", "decoding": "greedy", "image_id": "p", "label": "", "answer": "a dog", "objects": ["cup"]})
+    found = tables.values_of(tables.degenerate_rows(answers, names=NAMES))
+    yes = np.mean([a["label"] == "Yes" for a in answers[:60]])
+    assert found["all_yes", "greedy", "pope_random", "f1"] == pytest.approx(2 * yes / (1 + yes), abs=1e-4)
+    assert found["all_no", "greedy", "pope_random", "accuracy"] == pytest.approx(1 - yes, abs=1e-4)
+    assert found["all_no", "greedy", "pope_random", "yes_ratio"] == 0
+    same = [{a["label"] for a in answers[60:120] if a["image_id"] == f"p{i}"} == {"Yes"} for i in range(20)]
+    assert found["all_yes", "greedy", "mme", "score"] == pytest.approx(100 * yes + 100 * np.mean(same), abs=1e-3)
+    assert found["most_frequent", "greedy", "task2", "accuracy"] == 0.5
+    assert found["silent", "greedy", "chair", "chair_i"] == 0 == found["silent", "greedy", "chair", "recall"]
+
+
+def test_captions_are_compared_by_ratios_of_sums_and_by_images_that_got_better():
+    def captions(*texts):
+        row = {"benchmark": "caption", "label": "", "prompt": "?", "objects": ["dog", "cup"]}
+        return [row | {"decoding": "greedy", "image_id": str(i), "answer": text} for i, text in enumerate(texts)]
+
+    mine, other = captions("a dog", "a dog and a cup", "a car"), captions("a dog and a car", "a dog", "a car and a tree")
+    wrong = compared(mine, other, "chair_i", names=NAMES, draws=50, seed=0)
+    assert wrong["difference"] == pytest.approx(100 * (1 / 4 - 3 / 5)) and (wrong["better"], wrong["worse"]) == (1, 0)
+    recall = compared(mine, other, "recall", names=NAMES, draws=50, seed=0)
+    assert recall["difference"] == pytest.approx(100 * (3 / 6 - 2 / 6), abs=1e-3) and (recall["better"], recall["worse"]) == (1, 0)
+
+
+def test_holm_adjusts_within_one_family_of_one_benchmark():
+    answers = {"a": yes_no_rows(0), "b": [row | {"answer": "Yes"} for row in yes_no_rows(0)]}
+    asked = [Comparison(q, "a greedy", "b greedy", "pope_random", "f1", family) for q, family in (("1", "x"), ("2", "x"), ("3", "y"))]
+    first, second, third = compare_all(asked, answers, draws=20, seed=0)
+    assert first["p_holm"] == second["p_holm"] == pytest.approx(min(1, 2 * first["p"]), abs=1e-4)
+    assert third["p_holm"] == pytest.approx(third["p"], abs=1e-4)
+    with pytest.raises(ValueError, match="answers to the same questions"):
+        compare_all([Comparison("?", "a greedy", "c greedy", "pope_random", "f1")], answers, draws=20, seed=0)
+
+
+def test_every_comparison_names_a_metric_of_its_benchmark_and_every_claim_is_a_comparison():
+    asked = study.comparisons(["hkd_small"])
+    by_task = {benchmark.task: benchmark for benchmark in BENCHMARKS.values()}
+    assert all(c.metric in by_task[c.benchmark.removesuffix("_val")].metrics for c in asked)
+    pairs = {(c.a, c.b) for c in asked}
+    assert all((a, b) in pairs for _, claims in CLAIMS.values() for a, b, _ in claims)
+
+
+def test_an_image_a_prompt_choices_and_an_answer_are_enough(vlm, pictures):
+    images = list(pictures.values())[:6]
+    rows = [
+        {"image": image, "prompt": f"Is there a {name} in the image?", "choices": ["Yes", "No"], "answer": answer}
+        for image in images
+        for name, answer in (("dog", "Yes"), ("cup", "No"))
+    ]
+    val, test = suite.split_of(vlm, rows[:6], "pope_random"), suite.split_of(vlm, rows[6:], "pope_random")
+    with pytest.warns(UserWarning, match="6 of 6 examples can be asked in one way only"):
+        answers = suite.answers_of(vlm, val, test, ("greedy", "shift", "msi", "no_picture"))
+    margin = {d: [a["margin"] for a in answers if (a["benchmark"], a["decoding"]) == ("pope_random", d)] for d in ("greedy", "shift", "msi")}
+    assert len(test.features) == 3 and len(margin["greedy"]) == 6
+    # No wording says what the opposite question is, so of mapping shift the fitted constant is left.
+    assert margin["msi"] == margin["shift"]
+    alone = suite.answers_of(vlm, None, test, ("greedy", "shift"))
+    assert {a["decoding"] for a in alone} == {"greedy"} and [a["margin"] for a in alone] == margin["greedy"]
+    chosen = [row | {"choices": ["dog", "cup", "no"], "answer": "cup"} for row in rows]
+    answers = suite.answers_of(vlm, None, suite.split_of(vlm, chosen, "task2"), ("greedy",))
+    best = [row["choices"][int(np.argmax(scores))] for row, scores in zip(chosen, score_choices(vlm, chosen), strict=True)]
+    assert [a["answer"] for a in answers] == best
+
+
+def test_an_unknown_decoding_is_named(vlm):
+    with pytest.raises(UserError, match='got "greddy"'):
+        suite.answers_of(vlm, None, suite.Split([], {}), ("greddy",))
+
+
+def test_what_is_saved_is_read_again(tmp_path):
+    answers = {"a": yes_no_rows(0), "b": yes_no_rows(1)}
+    rows = [row for name, given in answers.items() for row in tables.table_rows(name, given, draws=20)]
+    asked = [Comparison("better?", "a greedy", "a greedy", "pope_random", "f1")]
+    goals = [{"check": "a goal", "value": 1.0, "met": "yes"}]
+    save(tmp_path, rows, compare_all(asked, answers, draws=20, seed=0), goals, answers, {"a": 5, "b": 7})
+    found = Results.load(tmp_path)
+    assert found.answers_of("b greedy", "pope_random") == [{"model": "b"} | row for row in answers["b"]]
+    value = tables.values_of(rows)
+    assert found.values("pope_random", "f1", ["b greedy", "a greedy"]) == [value[m, "greedy", "pope_random", "f1"] for m in "ba"]
+    assert found.there(["a greedy", "a shift"]) == ["a greedy"]
+    wrong = [a for a in answers["a"] if a["label"] == "No" and a["answer"] == "Yes"]
+    rate = found.error_rates("a greedy", "pope_random", "No", lambda answer: answer["prompt"])
+    assert rate == {"?": pytest.approx(len(wrong) / sum(a["label"] == "No" for a in answers["a"]))}
+    assert list(found.reader_table("pope").model) == ["a", "b"]
+    assert markdown(["x", "y"], [[1, 2]]) == "| x | y |\n|---|---|\n| 1 | 2 |\n"

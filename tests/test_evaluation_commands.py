@@ -134,6 +134,7 @@ def test_mme_counts_a_picture_only_if_both_its_questions_are_right(tmp_path, say
         (tmp_path / f"{name}.txt").write_text("a.jpg\tq\tYes\tYes, it is\na.jpg\tq\tNo\tNo\nb.jpg\tq\tYes\tno\nb.jpg\tq\tNo\tno\n")
     found = json.loads(say("mme", "--answers", tmp_path)[1])
     assert found["count"] == {"n_images": 2, "acc": 75, "acc_plus": 50, "score": 125} and found["total"] == 500
+    assert [found["degenerate"][name]["total"] for name in ("all_yes", "all_no")] == [200, 200] and found["unread"]["total"] == 0
 
 
 @given(st.lists(st.tuples(*[st.sampled_from(("True", "False", "Partially True"))] * 2), min_size=1, max_size=50))
@@ -164,7 +165,9 @@ def test_two_models_are_compared_on_the_same_questions(tmp_path, say):
     files = [f for k, rows in (("a", a), ("b", b), ("labels", labels)) for f in (f"--{k}", lines(tmp_path / f"{k}.jsonl", rows))]
     found = json.loads(say("compare", *files)[1])
     assert (found["fixed"], found["broken"], found["difference"]) == (10, 0, 0.5) and found["low"] > 0
-    assert found["p"] == pytest.approx(2 * 0.5**10)
+    # Ten questions, two a picture: the sign test counts five pictures, McNemar's ten questions.
+    assert (found["better"], found["worse"], found["p"]) == (5, 0, pytest.approx(2 * 0.5**5))
+    assert found["p_mcnemar"] == pytest.approx(2 * 0.5**10)
 
 
 QUESTION = {"question_id": 1, "image": "a", "text": "Is there a dog in the image?", "label": "yes"}

@@ -1,6 +1,8 @@
 """Any vision-language model behind one interface; the adapter that changes nothing until it has learned."""
 
 import copy
+import importlib.util
+import json
 import pickle
 
 import pytest
@@ -12,6 +14,7 @@ from hkd_core.common.errors import UserError
 from hkd_core.inference import score_choices
 from hkd_core.inference.scoring import answer_logits
 from hkd_core.models import HallucinationEliminationAdapter, load_vlm
+from hkd_core.models.checkpoints import why_not
 from hkd_core.models.vlm import encode_all
 from hkd_core.training.examples import TrainingSet
 from hkd_core.training.objectives import Supervised
@@ -50,6 +53,34 @@ def test_a_folder_without_a_model_is_named(tmp_path):
         load_vlm(tmp_path)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="torchvision is installed")
+@pytest.mark.parametrize(
+    ("processor", "images"),
+    [
+        ("Qwen2_5_VLProcessor", "Qwen2VLImageProcessor"),
+        ("SmolVLMProcessor", "SmolVLMImageProcessor"),
+        ("LlavaOnevisionProcessor", "LlavaOnevisionImageProcessor"),
+    ],
+)
+def test_a_processor_that_needs_torchvision_says_what_to_install(processor, images, vlm, tmp_path):
+    vlm.save(tmp_path / "m")
+    (tmp_path / "m" / "processor_config.json").unlink()
+    parts = {"processor_class": processor, "image_processor_type": images}
+    (tmp_path / "m" / "preprocessor_config.json").write_text(json.dumps(parts))
+    with pytest.raises(UserError) as caught:
+        load_vlm(tmp_path / "m")
+    assert str(caught.value) == (
+        f"{tmp_path / 'm'}: cannot be loaded as a vision-language model: its processor needs the package torchvision, "
+        "which is not installed: pip install -e '.[vlm]'"
+    )
+
+
+def test_what_transformers_says_of_num2words_becomes_what_to_install():
+    error = ImportError("Package `num2words` is required to run SmolVLM processor. Install it with `pip install num2words`.")
+    assert why_not(error) == "its processor needs the package num2words, which is not installed: pip install -e '.[vlm]'"
+    assert why_not(ValueError("no tokenizer here\nand more")) == "no tokenizer here"
+
+
 def test_another_family_goes_through_scoring_and_one_training_step(pictures, examples):
     qwen = tiny_qwen()
     some = examples[:6]
@@ -70,7 +101,7 @@ def test_another_family_goes_through_scoring_and_one_training_step(pictures, exa
     assert torch.allclose(logits[1], alone, atol=1e-4)
     data = TrainingSet({"student": qwen}, some, {"student": encoded})
     before = copy.deepcopy(qwen.model.state_dict())
-    train(Supervised(qwen), data.collate, len(data), Schedule(1, 4, 1e-2, precision="no"), seed=0)
+    train(Supervised(qwen), data.collate, len(data), Schedule(1, 4, 1e-2), seed=0)
     changed = {name for name, value in qwen.model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed and not any("visual" in name for name in changed)
 
@@ -162,5 +193,5 @@ def test_an_adapter_that_does_not_fit_says_why(vlm, tmp_path):
     HallucinationEliminationAdapter(32).save_pretrained(tmp_path)
     weights = tmp_path / "hea.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
-    with pytest.raises(UserError, match="not a hallucination elimination adapter"):
+    with pytest.raises(UserError, match="hea.safetensors: not a whole safetensors file"):
         HallucinationEliminationAdapter.from_pretrained(tmp_path)

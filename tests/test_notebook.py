@@ -33,6 +33,7 @@ def project(tmp_path, monkeypatch):
 
     def make(*codes):
         (tmp_path / "dvc.yaml").touch()
+        (tmp_path / "params.yaml").write_text("profile: tiny\nseed: 0\nprofiles: {tiny: {}}\n")
         (tmp_path / "notebooks").mkdir()
         cells = [new_markdown_cell("# One"), PARAMETERS, *map(new_code_cell, codes)]
         nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks" / "one.ipynb")
@@ -42,8 +43,8 @@ def project(tmp_path, monkeypatch):
     return make
 
 
-def command(*arguments):
-    return subprocess.run([sys.executable, "-m", "hkd_core.notebook", *arguments], capture_output=True, text=True)
+def command(*arguments, **how):
+    return subprocess.run([sys.executable, "-m", "hkd_core.notebook", *arguments], capture_output=True, text=True, **how)
 
 
 def test_two_runs_give_the_same_bytes_in_this_interpreter_with_values_of_their_types(project, monkeypatch, capfd):
@@ -53,7 +54,7 @@ def test_two_runs_give_the_same_bytes_in_this_interpreter_with_values_of_their_t
     kernel = {"argv": ["false"], "display_name": "Mine", "language": "python"}
     (root / "home" / "kernels" / "python3" / "kernel.json").write_text(json.dumps(kernel))
     monkeypatch.setenv("JUPYTER_PATH", str(root / "home"))
-    target = root / "reports" / "notebooks" / "one.ipynb"
+    target = root / "reports/tiny/notebooks/one.ipynb"
     versions = []
     for _ in range(2):
         notebook.run("one", ["seed=1e-4", "overrides.gate=false"])
@@ -66,6 +67,32 @@ def test_two_runs_give_the_same_bytes_in_this_interpreter_with_values_of_their_t
     assert value.data["text/plain"].startswith("(<object at 0x0>")
     assert "papermill" not in versions[0].decode() and not list((root / "build" / "failed").iterdir())
     assert "3/3" in capfd.readouterr().err
+
+
+SIDE_BY_SIDE = """
+from functools import partial
+import sys
+import torch
+from hkd_core.common.parallel import side_by_side
+from hkd_core.common.progress import progress
+
+def job(name):
+    print(f"{name} warns", file=sys.stderr, flush=True)
+    for _ in progress(range(3), desc=name, unit="step"):
+        pass
+
+torch.set_num_threads(2)
+side_by_side([partial(job, "one"), partial(job, "two")])
+"""
+
+
+def test_what_processes_side_by_side_print_comes_through_once(project):
+    project(SIDE_BY_SIDE)
+    # Under pytest ipykernel leaves alone what other processes print.
+    outside = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    printed = command("run", "one", env=outside).stderr
+    for name in ("one", "two"):
+        assert printed.count(f"{name} warns") == printed.count(f"{name}: 100% 3/3") == 1
 
 
 def test_a_failing_cell_is_named_with_its_line_and_the_target_stays(project):

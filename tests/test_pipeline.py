@@ -1,7 +1,6 @@
-"""The pipeline as written: stages know what they depend on, notebooks are clean, README and pipeline agree."""
+"""The pipeline as written: stages know what they depend on, notebooks are clean, the house stands as it is drawn."""
 
 import ast
-import csv
 import json
 import re
 import shutil
@@ -19,7 +18,6 @@ ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 SEEDS = yaml.safe_load((ROOT / "reports/seeds/dvc.yaml").read_text())["stages"]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-README = (ROOT / "README.md").read_text()
 
 
 def imported(code: str) -> set[str]:
@@ -77,88 +75,52 @@ def test_every_notebook_is_a_stage_of_its_name():
     assert all(name == source.split("_", 1)[1] or name.startswith(f"{source.split('_', 1)[1]}_of_") for source, name in ran)
 
 
-def test_the_readmes_graph_is_the_pipelines():
-    outs = {
-        next(iter(out)) if isinstance(out, dict) else out: name
-        for name, s in STAGES.items()
-        for out in [*s["outs"], *s.get("metrics", [])]
-    }
-    edges = set()
-    for name, stage in STAGES.items():
-        for dep in stage["deps"]:
-            maker = outs.get(dep) or next((m for out, m in outs.items() if dep.startswith(f"{out}/")), None)
-            if maker not in (None, "code"):
-                edges.add((maker, name))
-    drawn = set(re.findall(r"^  (\w+) --> (\w+)$", README.split("```mermaid")[1].split("```")[0], flags=re.MULTILINE))
-    assert drawn == edges
+# The house: a room may import from rooms of the lines above and from its own.
+FLOORS = (
+    "common",
+    "losses data",
+    "models",
+    "inference",
+    "training plots",
+    "hkd seed",
+    "evaluation",
+    "world",
+)
+RANK = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 
 
-# Of the README's tables, column -> (benchmark, metric, decimals); under mapping shift where the heading says MSI.
-COLUMNS = {
-    "task 1": ("task1", "macro_f1", 3),
-    "task 1, MSI": ("task1", "macro_f1", 3),
-    "task 2": ("task2", "macro_f1", 3),
-    "POPE random": ("pope_random", "f1", 3),
-    "popular": ("pope_popular", "f1", 3),
-    "adversarial": ("pope_adversarial", "f1", 3),
-    "POPE adversarial": ("pope_adversarial", "f1", 3),
-    "… MSI": ("pope_adversarial", "f1", 3),
-    "CHAIR_i, %": ("chair", "chair_i", 1),
-    "recall, %": ("chair", "recall", 1),
-    "MME": ("mme", "score", 0),
-}
+def room(path: Path) -> str:
+    """The part of the library a file belongs to; files at the top are commands, which belong to no room."""
+    parts = path.relative_to(ROOT / "hkd_core").parts
+    return parts[0] if len(parts) > 1 else ""
 
 
-@pytest.mark.parametrize("name", ["hkd", "seed"])
-def test_the_readmes_numbers_are_those_of_the_committed_seeds(name):
-    # Committed, not current: whoever changes a setting and runs the study has not broken the README.
-    show = ["git", "show", "HEAD:reports/tables/seeds.csv"]
-    lines = subprocess.run(show, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    results = {(r["model"], r["decoding"], r["benchmark"], r["metric"]): r for r in csv.DictReader(lines)}
-    shown = README.split(f"<!-- {name} -->")[1].split(f"<!-- end {name} -->")[0]
-    head, _, *rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in shown.strip().splitlines()]
-    assert len(rows) >= 8
-    for row in rows:
-        model, said = re.findall(r"`(\w+)`", row[0])[0], (re.findall(r"[+] (\w+)", row[0]) or ["greedy"])[0]
-        for heading, cell in zip(head, row, strict=True):
-            if heading in COLUMNS:
-                *key, places = COLUMNS[heading]
-                found = results.get((model, "msi" if "MSI" in heading else said, *key))
-                assert cell == (f"{float(found['mean']):.{places}f} ± {float(found['sd']):.{places}f}" if found else "")
-            elif heading == "cost":
-                rows_of = [results.get((model, said, f"cost_{answer}", "times_greedy")) for answer in ("question", "caption")]
-                costs = [sorted(float(r[key]) for key in r if key.startswith("seed_")) for r in rows_of if r]
-                shown = [f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, *_, high in costs]
-                assert cell.split(" / ") == list(dict.fromkeys(shown))
+def library() -> list[Path]:
+    return sorted((ROOT / "hkd_core").rglob("*.py"))
 
 
-def test_the_readmes_ablations_are_those_of_the_committed_seeds():
-    show = ["git", "show", "HEAD:reports/tables/ablations.csv"]
-    lines = subprocess.run(show, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    results = {(r["model"], r["decoding"], r["benchmark"]): r for r in csv.DictReader(lines)}
-    shown = README.split("<!-- ablations -->")[1].split("<!-- end ablations -->")[0]
-    head, _, *rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in shown.strip().splitlines()]
-    assert len(rows) >= 15
-    for variant, *cells in rows:
-        for heading, cell in zip(head[1:], cells, strict=True):
-            found = results[variant.strip("`"), "msi" if "MSI" in heading else "greedy", heading.split(",")[0].replace(" ", "")]
-            assert cell == f"{float(found['mean']):.3f} ± {float(found['sd']):.3f}"
+def test_imports_run_downwards_and_nothing_in_the_library_but_the_world_imports_the_world():
+    assert {room(path) for path in library()} - {""} == set(RANK)
+    upwards = [
+        (path.relative_to(ROOT).as_posix(), other.relative_to(ROOT).as_posix())
+        for path in library()
+        for other in imported(path.read_text())
+        if room(path) and room(other) != room(path) and RANK.get(room(other), len(FLOORS)) >= RANK[room(path)]
+    ]
+    # The package's own __init__ is empty, so loading it loads nothing.
+    assert [pair for pair in upwards if pair[1] != "hkd_core/__init__.py"] == []
+    assert [path for path in library() if room(path) != "world" and "hkd_core.world" in path.read_text()] == []
 
 
-def test_links_and_pictures_of_the_readme_exist():
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
-    assert [t for t in targets if not t.startswith("http") and not (ROOT / t).exists()] == []
+def test_modules_stay_small():
+    assert {path.name: n for path in library() if (n := len(path.read_text().splitlines())) > 400} == {}
 
 
-def test_modules_stay_small_and_imports_run_one_way():
-    layers = ["errors", "files root", "params data losses plots", "models", "inference distill", "pretrain evaluation"]
-    rank = {name: i for i, names in enumerate(layers) for name in names.split()}
-    for path in (ROOT / "hkd_core").rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 420, path
-        own = path.relative_to(ROOT / "hkd_core").parts[0].removesuffix(".py")
-        for other in imported(path.read_text()):
-            name = other.relative_to(ROOT / "hkd_core").parts[0].removesuffix(".py")
-            assert name == "__init__" or own not in rank or rank.get(name, 0) <= rank[own], (path, other)
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_cells_are_short_enough_for_a_projector(name):
+    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells
+    lines = sorted(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code")
+    assert lines[len(lines) // 2] <= 8 and lines[-1] <= 25
 
 
 def test_what_is_amiss_before_a_run_is_one_line(tmp_path):
@@ -178,30 +140,50 @@ def test_what_is_amiss_before_a_run_is_one_line(tmp_path):
         assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
-def test_the_smoke_profile_runs_end_to_end_and_a_second_time_does_nothing(tmp_path):
-    """In a copy without git, as from a ZIP download; metrics come out the same from the same seed."""
+def test_the_makefile_runs_no_command_that_a_folders_name_holds(tmp_path):
+    folder = tmp_path / "a$(touch x)b`touch y`;c \"d' e"
+    folder.mkdir()
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    (folder / ".venv").mkdir()
+    done = subprocess.run(["make", "ready", "PYTHON=no-such-python"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode != 0 and "no-such-python" not in done.stdout
+    assert sorted(p.name for p in folder.iterdir()) == [".venv", "Makefile", "pyproject.toml", "requirements.lock"]
+
+
+def copy_of_the_project(to: Path) -> Path:
+    """The project without what it makes, as a ZIP download has it."""
     made = {
-        ROOT: {".venv", ".git", "models", "build", "reports"},
-        ROOT / "data": {"scenes", "augmented"},
+        ROOT: {".venv", ".git", "models", "build"},
+        ROOT / "data": {p.name for p in (ROOT / "data").iterdir() if p.is_dir()},
         ROOT / ".dvc": {"cache", "tmp"},
+        ROOT / "reports": {"smoke"},
     }
-    copy = tmp_path / "study"
-    shutil.copytree(ROOT, copy, ignore=lambda folder, names: made.get(Path(folder), set()) | {"__pycache__"})
-    params = copy / "params.yaml"
-    params.write_text(params.read_text().replace("profile: laptop", "profile: smoke", 1))
+    shutil.copytree(ROOT, to, ignore=lambda folder, names: made.get(Path(folder), set()) | {"__pycache__"})
+    return to
 
-    def dvc(*arguments):
-        return subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=copy, capture_output=True, text=True)
 
-    dvc("config", "--local", "core.no_scm", "true")
-    (copy / "dvc.lock").unlink(missing_ok=True)
-    done = dvc("repro")
+@pytest.mark.slow
+def test_smoke_runs_end_to_end_touches_no_other_profile_and_a_second_time_does_nothing(tmp_path):
+    copy = copy_of_the_project(tmp_path / "study")
+    params, lock = copy / "params.yaml", copy / "dvc.lock"
+    before = params.read_bytes()
+    others = {path: path.read_bytes() for path in (copy / "reports/laptop").rglob("*") if path.is_file()}
+
+    def run(module, *arguments):
+        return subprocess.run([sys.executable, "-m", module, *arguments], cwd=copy, capture_output=True, text=True)
+
+    run("dvc", "config", "--local", "core.no_scm", "true")
+    done = run("hkd_core.repro", "smoke")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    again = dvc("repro")
+    assert params.read_bytes() == before and all(path.read_bytes() == kept for path, kept in others.items())
+    stages = yaml.safe_load(lock.read_text())["stages"]
+    assert {name.split("@")[0] for name in stages if name.endswith("@smoke")} == set(STAGES)
+
+    again = run("hkd_core.repro", "smoke")
     assert again.returncode == 0 and "Running stage" not in again.stdout
-    metrics = json.loads((copy / "reports/metrics/evaluate.json").read_text())
-    assert 0 <= metrics["hkd_small_msi_task1_macro_f1"] <= 1
-    evaluated = (copy / "reports/metrics/evaluate.json").read_bytes()
-    assert dvc("repro", "--single-item", "--force", "evaluate").returncode == 0
-    assert (copy / "reports/metrics/evaluate.json").read_bytes() == evaluated
+    evaluate = copy / "reports/smoke/metrics/evaluate.json"
+    assert 0 <= json.loads(evaluate.read_text())["hkd_small_msi_task1_macro_f1"] <= 1
+    evaluated = evaluate.read_bytes()
+    assert run("hkd_core.repro", "smoke", "--single-item", "--force", "evaluate").returncode == 0
+    assert evaluate.read_bytes() == evaluated

@@ -491,6 +491,6 @@ def test_seed_and_inference_know_nothing_of_the_built_in_world_nor_of_evaluation
     folder = find_root() / "hkd_core"
     for path in [*(folder / "seed").glob("*.py"), *(folder / "inference").glob("*.py")]:
         text = path.read_text()
-        above = ["hkd_core.world", "hkd_core.evaluation", "hkd_core.hkd", "hkd_core.params", "hkd_core.folders"]
+        above = ["hkd_core.world", "hkd_core.evaluation", "hkd_core.hkd", "hkd_core.common.params", "hkd_core.common.folders"]
         above += ["hkd_core.seed", "hkd_core.training"] if path.parent.name == "inference" else []
         assert not [name for name in above if f"from {name}" in text or f"import {name}" in text], path.name

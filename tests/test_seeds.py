@@ -9,14 +9,14 @@ import pytest
 from scipy.stats import binomtest, ttest_1samp
 
 from hkd_core.common.errors import UserError
-from hkd_core.evaluation.over_seeds import differences, gathered, spread, summary
+from hkd_core.evaluation.over_seeds import claim_rows, differences, gathered, seeds_markdown, spread, summary
 
 STAGE = """\
 stages:
   tables:
-    cmd: mkdir -p reports/tables && python -c "import yaml; print('seed', yaml.safe_load(open('params.yaml'))['seed'])" > reports/tables/results.csv && cd reports/tables && cp results.csv comparisons.csv && cp results.csv outcomes.csv
+    cmd: mkdir -p reports/tiny/tables && python -c "import yaml; print('seed', yaml.safe_load(open('params.yaml'))['seed'])" > reports/tiny/tables/results.csv && cd reports/tiny/tables && cp results.csv comparisons.csv && cp results.csv outcomes.csv
     params: [seed]
-    outs: [reports/tables/results.csv: {cache: false}, reports/tables/comparisons.csv: {cache: false}, reports/tables/outcomes.csv: {cache: false}]
+    outs: [reports/tiny/tables/results.csv: {cache: false}, reports/tiny/tables/comparisons.csv: {cache: false}, reports/tiny/tables/outcomes.csv: {cache: false}]
 """
 
 
@@ -33,7 +33,7 @@ def committed(folder, message):
 def project(tmp_path):
     """A project of one stage, whose tables hold the seed."""
     (tmp_path / "dvc.yaml").write_text(STAGE)
-    (tmp_path / "params.yaml").write_text("# settings\nseed: 0\nprofiles: {}\n")
+    (tmp_path / "params.yaml").write_text("# settings\nseed: 0\nprofile: tiny\nprofiles: {tiny: {}}\n")
     (tmp_path / ".gitignore").write_text("build/\n")
     for step in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         assert command(*step, folder=tmp_path).returncode == 0
@@ -48,24 +48,24 @@ def seeds_of(project, *seeds):
 def test_every_seed_runs_what_is_committed_and_its_tables_come_back(project):
     done = seeds_of(project, 3, 4)
     assert done.returncode == 0, done.stderr
-    assert [(project / f"reports/seeds/study/{seed}-results.csv").read_text() for seed in (3, 4)] == ["seed 3\n", "seed 4\n"]
+    assert [(project / f"reports/tiny/seeds/study/{seed}-results.csv").read_text() for seed in (3, 4)] == ["seed 3\n", "seed 4\n"]
     assert (project / "params.yaml").read_text().startswith("# settings\nseed: 0\n")
     # With a later commit that changes no code, and other results in it, each seed keeps its own and runs nothing again.
-    (project / "reports/tables").mkdir()
-    (project / "reports/tables/results.csv").write_text("seed 0\n")
+    (project / "reports/tiny/tables").mkdir(parents=True)
+    (project / "reports/tiny/tables/results.csv").write_text("seed 0\n")
     committed(project, "results of seed 0")
     again = seeds_of(project, 3)
     assert again.returncode == 0 and "Running stage" not in again.stdout
-    assert (project / "reports/seeds/study/3-results.csv").read_text() == "seed 3\n"
+    assert (project / "reports/tiny/seeds/study/3-results.csv").read_text() == "seed 3\n"
     (project / "dvc.yaml").write_text(STAGE.replace("print('seed'", "print('grain'"))
     committed(project, "other code")
     assert seeds_of(project, 3).returncode == 0
-    assert (project / "reports/seeds/study/3-results.csv").read_text() == "grain 3\n"
+    assert (project / "reports/tiny/seeds/study/3-results.csv").read_text() == "grain 3\n"
 
 
 def test_seeds_refuse_what_is_not_committed_and_name_the_seed_that_failed(project):
     params = project / "params.yaml"
-    params.write_text(params.read_text() + "more: 1\n")
+    params.write_text(params.read_text() + "# more\n")
     done = seeds_of(project, 1)
     assert done.returncode == 1 and done.stderr == "error: params.yaml: not committed; every seed runs what is committed\n"
     (project / "dvc.yaml").write_text(STAGE.replace("mkdir", "false && mkdir"))
@@ -127,3 +127,18 @@ def test_seeds_made_by_different_code_are_not_put_together(tmp_path: Path):
     (tmp_path / "2-code.txt").write_text("y")
     with pytest.raises(UserError, match="not all seeds were made by the same code"):
         gathered(tmp_path, "results")
+
+
+def test_a_reader_sees_means_with_deviations_goals_met_and_every_comparison():
+    row = {"model": "m", "decoding": "shift", "benchmark": "task1", "metric": "macro_f1"}
+    values = summary(pd.DataFrame([row | {"value": v, "seed": s} for s, v in enumerate((0.5, 0.7))]), list(row), "value")
+    goals = [{"check": "gain (goal: above 0)", "value": v, "met": met, "seed": s} for s, (v, met) in enumerate(((0.2, "yes"), (-0.1, "no")))]
+    one = {"family": "others", "question": "better?", "a": "x greedy", "b": "y greedy", "benchmark": "task1"}
+    one |= {"fixed": 20, "broken": 2, "better": 20, "worse": 2}
+    changes = differences(pd.DataFrame([one | {"difference": d, "seed": s} for s, d in enumerate((0.1, 0.3))]))
+    means, outcomes, compared = (table.splitlines()[2:] for table in seeds_markdown(values, pd.DataFrame(goals), changes).split("\n\n"))
+    assert means[0].startswith("| `m` + shift | 0.600 ± 0.141 |  |")
+    assert outcomes == ["| gain (goal: above 0) | 0.050 | 0.200 | -0.100 | 1 of 2 seeds |"]
+    assert compared[0].startswith("| better? | x greedy | y greedy | task1 | +0.200 | ") and "| +0.100 | +0.300 | 40 / 4 |" in compared[0]
+    [claim] = claim_rows(changes, [("x greedy", "y greedy", "x over y")], ["task1"])
+    assert claim["task1"]["mean"] == pytest.approx(0.2) and list(claim) == ["task1"]

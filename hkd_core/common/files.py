@@ -134,9 +134,9 @@ def resumed(path: str | Path, key: str, compute: Callable[[], list[dict]]) -> li
     So long work that was killed goes on from what it has. Rows come back as JSON holds them.
     """
     if Path(path).is_file():
-        (_, head), *rows = read_jsonl(path)
+        (_, head), *kept = read_jsonl(path)
         if head == {"key": key}:
-            return [row for _, row in rows]
+            return [row for _, row in kept]
     rows = compute()
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [{"key": key}, *rows]))
     return rows

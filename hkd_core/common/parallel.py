@@ -1,13 +1,14 @@
 """Independent trainings side by side: two small models on a core each learn faster than one after the other on two."""
 
+import os
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from torch import Tensor
 
+from hkd_core.common import precision, progress
 from hkd_core.common.errors import UserError
 
 
@@ -15,6 +16,12 @@ def begun(state: Tensor, job: Callable[[], object]) -> object:
     """What the job returns if torch's random numbers go on from `state`."""
     torch.set_rng_state(state)
     return job()
+
+
+def begun_in_process(state: Tensor, job: Callable[[], object], place: int, setting: str) -> object:
+    """Likewise, with the caller's precision, and with the line that the job's progress has on the terminal."""
+    os.environ[precision.SETTING], progress.place = setting, place
+    return begun(state, job)
 
 
 def side_by_side(jobs: Sequence[Callable[[], object]]) -> list:
@@ -25,16 +32,17 @@ def side_by_side(jobs: Sequence[Callable[[], object]]) -> list:
     Raises UserError where a process was killed, and what a job raises.
     """
     state = torch.get_rng_state()
-    jobs = [partial(begun, state, job) for job in jobs]
     threads = torch.get_num_threads()
     workers = min(len(jobs), threads)
     if workers < 2:
-        found = [job() for job in jobs]
+        found = [begun(state, job) for job in jobs]
         torch.set_rng_state(state)
         return found
-    with parallel_config(backend="loky", inner_max_num_threads=threads // workers):
+    setting = precision.precision_setting()
+    tasks = [delayed(begun_in_process)(state, job, place, setting) for place, job in enumerate(jobs)]
+    with parallel_config(backend="loky", inner_max_num_threads=threads // workers), progress.lines_of_jobs(len(jobs)):
         try:
-            return Parallel(n_jobs=workers)(delayed(job)() for job in jobs)
+            return Parallel(n_jobs=workers)(tasks)
         except TerminatedWorkerError as error:
             raise UserError(
                 f"one of {workers} processes that work side by side was killed, most likely for want of memory"

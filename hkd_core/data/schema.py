@@ -38,7 +38,7 @@ class Pictures(Sequence):
     def __init__(self, table: Dataset, where: str):
         self.table, self.where = table, where
         self.ids: list[str] = list(table["image_id"])
-        self.index = {image_id: i for i, image_id in enumerate(self.ids)}
+        self.index = {image_id: i for i, image_id in enumerate(self.ids)}  # type: ignore[assignment]
 
     def __len__(self) -> int:
         return len(self.ids)

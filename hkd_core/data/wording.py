@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from hkd_core.common.errors import UserError
+
 
 def article(name: str) -> str:
     """The name with its article: "a dog", "an apple"."""
@@ -9,7 +11,7 @@ def article(name: str) -> str:
 
 
 class Wording:
-    """The wording of a dataset that says nothing special; datasets bring a subclass.
+    """The wording of a dataset of which nothing special is known; datasets bring a subclass.
 
     A method that needs more than this class knows says what it cannot do, and does the rest.
     """
@@ -31,3 +33,34 @@ class Wording:
     def content_kinds(self, options: Sequence[str]) -> list[int]:
         """A class for each option, by its content where the dataset's contents recur; here: by its place."""
         return list(range(len(options)))
+
+
+def options_of(example: dict) -> list[str]:
+    """The contents behind an example's letters (`meta["options"]`), in the order of its choices; [] where it has none."""
+    return list((example.get("meta") or {}).get("options") or [])
+
+
+def rotations(example: dict, wording: Wording) -> list[dict]:
+    """The example with its options moved on by 0, 1, 2, ... places, and its answer with them. The first is the example itself.
+
+    [example] where there are no options, or the wording cannot list them. Raises UserError, naming the example, where its prompt does
+    not list the options as the wording says, and where there are not as many choices as options.
+    """
+    options, choices = options_of(example), example["choices"]
+    listed = wording.list_options(options) if options else None
+    if listed is None:
+        return [example]
+    name = example.get("image_id") or "example"
+    if listed not in example["prompt"]:
+        raise UserError(f'{name}: mapping shift: expected the options as "{listed}" in the prompt, got "{example["prompt"]}"')
+    if len(choices) != len(options):
+        raise UserError(f"{name}: mapping shift: expected one choice for each of {len(options)} options, got {len(choices)}")
+    found = [example]
+    for turn in range(1, len(options)):
+        moved = options[turn:] + options[:turn]
+        prompt = example["prompt"].replace(listed, wording.list_options(moved) or "")
+        answer = example.get("answer")
+        if answer:
+            answer = choices[(choices.index(answer) - turn) % len(options)]
+        found.append(example | {"prompt": prompt, "answer": answer or "", "meta": example["meta"] | {"options": moved}})
+    return found

@@ -1,14 +1,16 @@
 """AMBER's discriminative part (arXiv 2311.07397): yes-no questions about existence, attributes and relations.
 
 Its positive class is "No", so F1 says how well hallucinated questions are refused, and an answerer that always says no scores 79.7:
-the degenerate rows belong beside every score. An answer counts if it is "Yes" or "No" as published; the first word decides here
-(as under POPE's strict rule), and what is neither is wrong.
+the degenerate rows belong beside every score. An answer counts if it is "Yes" or "No" as published; POPE's strict rule reads it
+here (`replies.yes_no`), and what is neither is wrong.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from hkd_core.evaluation.pope_scores import strict
+from hkd_core.evaluation.replies import yes_no
 
+# The three dimensions, each of which has a query file of its own.
+DIMENSIONS = {"existence": ("existence",), "attribute": ("state", "number", "action"), "relation": ("relation",)}
 # AMBER's names of types -> the names of its tables.
 TYPES = {
     "discriminative-hallucination": "existence",
@@ -38,7 +40,7 @@ def scores(truths: Sequence[str], answers: Sequence[str | None]) -> dict:
 
 def evaluate(truths: Sequence[str], texts: Sequence[str], types: Sequence[str]) -> dict:
     """Scores of all questions, of each type, of the three attributes together, and of the two degenerate answerers."""
-    answers = [strict(text) for text in texts]
+    answers = [yes_no(text) for text in texts]
 
     def of(chosen: Sequence[str]) -> dict:
         rows = [k for k, kind in enumerate(types) if kind in chosen]
@@ -50,3 +52,17 @@ def evaluate(truths: Sequence[str], texts: Sequence[str], types: Sequence[str]) 
         kinds["attribute"] = of(attributes)
     always = {f"all_{word}": scores(truths, [word] * len(truths)) for word in ("yes", "no")}
     return scores(truths, answers) | {"types": kinds, "degenerate": always}
+
+
+def verdicts(keys: Sequence[str], truths: Sequence[str], texts: Sequence[str], types: Sequence[str]) -> list[dict]:
+    """One row a question: what it is, what was answered and read ("" for unparsed), and whether it is right."""
+    rows = []
+    for key, truth, text, kind in zip(keys, truths, texts, types, strict=True):
+        said = yes_no(text)
+        rows.append({"id": key, "type": kind, "truth": truth, "answer": text, "read": said or "", "right": said == truth})
+    return rows
+
+
+def answered_dimensions(types: Sequence[str], answered: Collection[int]) -> list[str]:
+    """The dimensions of which any question is answered. types: of all questions; answered: which of them have an answer."""
+    return [name for name, kinds in DIMENSIONS.items() if any(types[place] in kinds for place in answered)]

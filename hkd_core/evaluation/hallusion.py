@@ -1,20 +1,33 @@
 """HallusionBench (arXiv 2310.14566): is a model right, and is it consistent?
 
 aAcc: share of questions right; qAcc: share of questions right for every figure they are asked about; fAcc: share of figures about
-which every question is right. Questions asked without a figure (category VS, figure 0) are part of aAcc and qAcc, not of fAcc. The published
-judge is GPT-4; here "yes" and "no" are read by POPE's strict rule, and what is neither is unclear: right only where no figure is shown, as published.
+which every question is right. Questions asked without a figure (category VS, figure 0) are part of aAcc and qAcc, not of fAcc.
+The published judge is GPT-4; here "yes" and "no" are read by POPE's strict rule, and what is neither is unclear: right only where
+no figure is shown, as published. The benchmark's own digits count too: "1" is yes, "0" no and "2" unclear.
 """
 
 from collections.abc import Sequence
 
-from hkd_core.evaluation.pope_scores import strict
+from hkd_core.evaluation.replies import yes_no
 
+DIGITS = {"1": "yes", "0": "no", "2": None}
+QUESTION_SETS = {1129: "all 1,129 questions", 951: "the 951 questions with a picture"}
 KEYS = ("category", "subcategory", "set_id", "figure_id", "question_id")
+
+
+def read(text: str) -> str | None:
+    """ "yes", "no" or None for unclear."""
+    digit = text.strip().removesuffix(".0")
+    return DIGITS[digit] if digit in DIGITS else yes_no(text)
+
+
+def unparsed(text: str) -> bool:
+    return read(text) is None and text.strip().removesuffix(".0") not in DIGITS
 
 
 def is_right(row: dict) -> bool:
     """row: KEYS, "label" ("yes" or "no") and "answer" (any text)."""
-    said = strict(row["answer"])
+    said = read(row["answer"])
     return said == row["label"] or (said is None and without_figure(row))
 
 
@@ -52,5 +65,21 @@ def evaluate(rows: Sequence[dict]) -> dict:
     subs = sorted({f"{r['category']} {r['subcategory']}" for r in rows})
     parts |= {name: of([r for r in rows if f"{r['category']} {r['subcategory']}" == name]) for name in subs}
     always = {f"all_{word}": scores(rows, [row["label"] == word for row in rows]) for word in ("yes", "no")}
-    unparsed = sum(strict(row["answer"]) is None for row in rows)
-    return of(rows) | {"unparsed": unparsed, "parts": parts, "degenerate": always}
+    whole = of(rows)
+    more = {"mean": (whole["aacc"] + whole["facc"] + whole["qacc"]) / 3, "question_set": question_set(rows)}
+    return whole | more | {"unparsed": sum(unparsed(row["answer"]) for row in rows), "parts": parts, "degenerate": always}
+
+
+def question_set(rows: Sequence[dict]) -> str:
+    """Which of the two sets in use it was: leaderboards differ in whether questions without a picture count."""
+    bare = sum(without_figure(row) for row in rows)
+    known = QUESTION_SETS.get(len(rows)) if (len(rows) == 951) == (bare == 0) else None
+    return known or f"neither the 951 nor the 1,129 questions: {len(rows)}, of which {bare} without a picture"
+
+
+def verdicts(rows: Sequence[dict]) -> list[dict]:
+    """One row a question: what it is, what was answered and read ("" for unclear), and whether it is right."""
+    return [
+        {key: row[key] for key in (*KEYS, "label", "answer")} | {"read": read(row["answer"]) or "", "right": is_right(row)}
+        for row in rows
+    ]

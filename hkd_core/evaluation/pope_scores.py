@@ -10,18 +10,26 @@ The rules, quirks included (public code as of 2026):
   unknown, which is never right and, where the label is yes, is missed.
 - lmms_eval (EvolvingLMMs-Lab/lmms-eval): the whole text, lower case, stripped, is "yes" or "no"; "Yes." is neither and leaves
   recall altogether. Its yes_ratio is that of the labels.
-- strict (ours): the first word is "yes" or "no" and the other one occurs nowhere; else unparsed, which is wrong, and missed where
-  the label is yes.
+- strict (ours, `replies.yes_no`): the first word is "yes" or "no" and the other one occurs nowhere, or "the answer is yes" says
+  it; else unparsed, which is wrong, and missed where the label is yes.
+
+Thoughts (`<think>...</think>`) are taken off before any rule reads a reply.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from hkd_core.evaluation.replies import yes_no
 from hkd_core.evaluation.statistics import cluster_interval
 
-OLD_RANDOM_SPLIT = 2910  # questions in the first release of COCO's random split; the others have 3000
+OLD_RANDOM_SPLIT = 2910  # questions in the first release of COCO's random split
+FULL_SPLIT = 3000  # questions in every other split
+FIRST_PICTURE = "COCO_val2014_000000310196"
+MEANS = ("accuracy", "precision", "recall", "f1", "yes_ratio")
+COCO = Path(__file__).with_name("coco_synonyms.txt")
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 Parser = Callable[[str, str], str | None]  # text, label -> "yes", "no" or None
 
@@ -64,10 +72,7 @@ def lmms_eval(text: str, label: str = "") -> str | None:
 
 
 def strict(text: str, label: str = "") -> str | None:
-    words = re.findall(r"[^\W_]+", text.lower())
-    if not words or words[0] not in ("yes", "no") or {"yes", "no"} <= set(words):
-        return None
-    return words[0]
+    return yes_no(text)
 
 
 PARSERS: dict[str, Parser] = {
@@ -139,6 +144,87 @@ def evaluate(
     return {"n": len(texts), "provenance": provenance(labels, images, questions), "parsers": parsers, "degenerate": always}
 
 
+def evaluate_splits(splits: Mapping[str, Mapping[str, Sequence]], *, draws: int = 10_000, seed: int = 0) -> dict:
+    """`evaluate` of all questions together, of each split, and the splits' mean.
+
+    splits: name -> {"texts", "labels", "images", "questions"}, [N] each. The mean of POPE's three splits is what papers call
+    average F1.
+    """
+    names = ("texts", "labels", "images", "questions")
+    found = {name: evaluate(*(rows[key] for key in names), draws=draws, seed=seed) for name, rows in splits.items()}
+    if len(splits) > 1:
+        whole = evaluate(*([value for rows in splits.values() for value in rows[key]] for key in names), draws=draws, seed=seed)
+    else:
+        whole = dict(next(iter(found.values())))
+    whole["provenance"] = whole["provenance"] | {"variant": variant(splits)}
+    if len(splits) > 1:  # what is true of one split only is said there
+        told = [row["provenance"] for row in found.values()]
+        warnings = [f"{name}: {text}" for name, row in found.items() for text in row["provenance"]["warnings"]]
+        whole["provenance"] |= {
+            "old_random_split": any(row["old_random_split"] for row in told),
+            "comparable_with_published": all(row["comparable_with_published"] for row in told),
+            "warnings": warnings,
+        }
+    means = {
+        parser: {key: float(np.mean([row["parsers"][parser][key] for row in found.values()])) for key in MEANS}
+        for parser in PARSERS
+    }
+    return whole | {"splits": found, "mean": means}
+
+
+def verdicts(texts: Sequence[str], labels: Sequence[str]) -> list[dict]:
+    """For every answer what each rule reads ("" for unparsed), and whether the strict one is right."""
+    rows = []
+    for text, label in zip(texts, labels, strict=True):
+        said = {name: parser(text, label) for name, parser in PARSERS.items()}
+        rows.append({name: word or "" for name, word in said.items()} | {"right": said["strict"] == label})
+    return rows
+
+
+def variant(splits: Mapping[str, Mapping[str, Sequence]]) -> str:
+    """Which of the circulating question files these are, as far as size and spelling tell.
+
+    COCO's questions exist as: today's official files; the first release, kept by LLaVA, OPERA and InternVL (its random split has
+    2,910 questions, and it asks "in the imange?" after "an"); VCD's copies (the official ones, with the adversarial split of the
+    first release's spelling).
+    """
+    pictures = {str(image).rsplit("/", 1)[-1] for rows in splits.values() for image in rows["images"]}
+    sizes = {name: len(rows["labels"]) for name, rows in splits.items()}
+    if not set(sizes.values()) <= {FULL_SPLIT, OLD_RANDOM_SPLIT}:
+        return f"none of the published sets: {', '.join(f'{name} {n}' for name, n in sizes.items())} questions"
+    if OLD_RANDOM_SPLIT in sizes.values():
+        return "COCO, first release (LLaVA, OPERA, InternVL): its random split has 2,910 questions"
+    if not all(re.fullmatch(r"COCO_val2014_\d{12}(?:\.jpg)?", name) for name in pictures):
+        return (
+            "GQA's pictures"
+            if all(re.fullmatch(r"\d+(?:\.jpg)?", name) for name in pictures)
+            else "pictures are not COCO's val2014"
+        )
+    asked = {
+        m.group(1)
+        for rows in splits.values()
+        for q in rows["questions"]
+        if (m := re.search(r"is there an? (.+?) in the ima", q.lower()))
+    }
+    if not asked <= coco_names():
+        return "COCO's pictures, but names beyond COCO's 80 objects: A-OKVQA's set"
+    if FIRST_PICTURE not in {name.removesuffix(".jpg") for name in pictures}:
+        return "COCO's pictures and names, but not the 500 pictures of the published files"
+    old = [name for name, rows in splits.items() if any("imange" in str(q).lower() for q in rows["questions"])]
+    if not old:
+        return "COCO, today's official files (VCD's random and popular splits are the same)"
+    if len(splits) > 1 and old == ["adversarial"]:
+        return "COCO, VCD's copies: official files, but the adversarial split in the first release's spelling"
+    if old == ["adversarial"]:
+        return "COCO, adversarial split in the first release's spelling: LLaVA's, OPERA's or VCD's, not told apart"
+    return "COCO, first release's spelling (LLaVA, OPERA, InternVL)"
+
+
+def coco_names() -> set[str]:
+    """COCO's 80 objects."""
+    return {line.split(",")[0].strip() for line in COCO.read_text().splitlines() if line.strip()}
+
+
 def provenance(labels: Sequence[str], images: Sequence, questions: Sequence[str]) -> dict:
     """Which POPE this is, with warnings for what cannot be set beside published numbers.
 
@@ -157,6 +243,6 @@ def provenance(labels: Sequence[str], images: Sequence, questions: Sequence[str]
         "positives": list(labels).count("yes"),
         "imange": misspelt,
         "old_random_split": old,
-        "comparable_with_published": not old,
+        "comparable_with_published": len(labels) == FULL_SPLIT,
         "warnings": warnings,
     }

@@ -1,23 +1,46 @@
-"""Lines of benchmark files made by any tool: fields looked up under the names in use, mistakes named by file and line.
+"""Records of benchmark files made by any tool: which field is what, with mistakes named by file and line.
 
-A `Record` is one line; functions below raise UserError with `file:line` and what was expected.
+A `Record` is one row of a file. lmms-eval's sample logs and the challenge's published records are flattened, so that every field
+is at the top. The names of fields in messages are those of the file.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hkd_core.common.errors import UserError
-from hkd_core.common.files import read_json, read_jsonl, read_text
+from hkd_core.evaluation.replies import final_reply
+from hkd_core.evaluation.rows import read_rows, shown
 
-QUESTION_ID = ("question_id", "id")
-ANSWER = ("text", "answer", "response")  # LLaVA's files say "text", POPE's own "answer", AMBER's "response"
-IMAGE = ("image", "image_id")
+QUESTION_ID = ("question_id", "id", "index", "doc_id", "qid", "idx")
+# Fields that only hold a reply, and fields that hold a reply in some files and a question or label in others.
+REPLY = (
+    "filtered_resps",
+    "model_prediction",
+    "prediction",
+    "response",
+    "model_answer",
+    "output",
+    "predict",
+    "pred",
+    "model_output",
+    "reply",
+)
+MAYBE_REPLY = ("text", "answer")
+ANSWER = (*MAYBE_REPLY, "response")  # the names that messages give
+IMAGE = ("image", "image_id", "image_source", "image_path", "img", "image_name", "file_name", "filename")
+QUESTION = ("question", "prompt", "query")
+LABEL = ("label", "gt_answer", "ground_truth", "truth", "gt", "target", "answer")
+SPLIT = ("category", "split", "pope_type")
+PICTURE_ENDING = re.compile(r"\.(?:jpe?g|png|bmp|webp|gif|tiff?)$", re.IGNORECASE)
+INSTRUCTION = re.compile(r"\b(?:answer|please|word|phrase|option|respond|reply)\b")
+COCO_NAME = re.compile(r"(?:COCO_)?(?:train|val|test)\d{4}_(\d{12})")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One line of a file: its fields and its place, for messages."""
+    """One row of a file: its fields and its place, for messages."""
 
     fields: Mapping
     where: str
@@ -25,34 +48,54 @@ class Record:
     def fail(self, message: str) -> UserError:
         return UserError(f"{self.where}: {message}")
 
+    def name_of(self, *names: str) -> str | None:
+        """The first of `names` that the row has a value for."""
+        return next((name for name in names if self.fields.get(name) is not None), None)
+
     def get(self, *names: str) -> object:
         """The field under the first of `names` that is there."""
-        for name in names:
-            if self.fields.get(name) is not None:
-                return self.fields[name]
-        raise self.fail(f"missing {quoted(names)}")
+        name = self.name_of(*names)
+        if name is None:
+            raise self.fail(f"missing {quoted(names[:3])}")
+        return self.fields[name]
 
     def text(self, *names: str) -> str:
         value = self.get(*names)
         if not isinstance(value, str):
-            raise self.fail(f"{quoted(names)}: expected a text, got {value!r}")
+            raise self.fail(f'"{self.name_of(*names)}": expected a text, got {shown(value)}')
         return value
 
     def key(self, *names: str) -> str:
-        """An identifier; a number and its digits are the same one, as tools disagree on which to write."""
+        """An identifier. 1, 1.0, "1" and "1.0" are the same one, as tools disagree on which to write."""
         value = self.get(*names)
-        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-            raise self.fail(f"{quoted(names)}: expected a number or a text, got {value!r}")
-        return str(value)
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+            raise self.fail(f'"{self.name_of(*names)}": expected a number or a text, got {shown(value)}')
+        if isinstance(value, float):
+            if not value.is_integer() or abs(value) > 2**53:  # beyond that a float no longer holds every whole number
+                raise self.fail(f'"{self.name_of(*names)}": expected a whole number or a text, got {shown(value)}')
+            return str(int(value))
+        if isinstance(value, int):
+            return str(value) if abs(value) < 10**100 else shown(value)
+        return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip()) or value
 
     def one_of(self, values: Iterable[str], *names: str) -> str:
         """One of `values`, whatever its case."""
         given, allowed = self.get(*names), list(values)
         found = [value for value in allowed if isinstance(given, str) and given.strip().casefold() == value.casefold()]
         if not found:
-            shown = f'"{given}"' if isinstance(given, str) else repr(given)
-            raise self.fail(f"{names[0]} must be {quoted(allowed)}, got {shown}")
+            raise self.fail(f'"{self.name_of(*names)}" must be {quoted(allowed)}, got {shown(given)}')
         return found[0]
+
+    def optional(self, *names: str) -> str | None:
+        """A text or number under the first of `names` that holds one, else None."""
+        held = (self.fields.get(name) for name in names)
+        found = (str(v) for v in held if isinstance(v, str | int | float) and not isinstance(v, bool) and str(v).strip())
+        return next(found, None)
+
+    def picture(self) -> str | None:
+        """The picture's name as it is in the file, if there is one (not a picture's own bytes)."""
+        named = (self.optional(name) for name in IMAGE)
+        return next((name for name in named if name and len(name) < 300), None)
 
 
 def quoted(names: Iterable[str]) -> str:
@@ -61,18 +104,27 @@ def quoted(names: Iterable[str]) -> str:
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """Every line, or every item of a file that is one JSON array. Raises UserError for a file that is missing, malformed or empty."""
-    if read_text(path).lstrip().startswith("["):
-        items = read_json(path)
-        records = [Record(fields, f"{path}: item {number}") for number, fields in enumerate(items, 1)]
-        for record in records:
-            if not isinstance(record.fields, dict):
-                raise record.fail(f"expected a JSON object, got {type(record.fields).__name__}")
-    else:
-        records = [Record(fields, f"{path}:{number}") for number, fields in read_jsonl(path)]
-    if not records:
-        raise UserError(f"{path}: no lines in it")
-    return records
+    """Every row of a file. Raises UserError for a file that is missing, malformed or empty."""
+    return [Record(flattened(fields), where) for where, fields in read_rows(path)]
+
+
+def flattened(fields: dict) -> dict:
+    """The fields of lmms-eval's "doc" and of the challenge's "metadata" beside the others; one reply instead of a list of one."""
+    if isinstance(fields.get("doc"), dict):
+        replies = fields["filtered_resps"] if fields.get("filtered_resps") is not None else fields.get("resps")
+        kept = {name: value for name, value in fields.items() if name not in ("doc", "resps", "input", "arguments")}
+        return fields["doc"] | kept | {"filtered_resps": only(replies)}
+    held = fields.get("metadata")
+    if isinstance(held, dict) and {"correct_choice", "choices", "correct_answer"} & set(held):
+        return held | {name: value for name, value in fields.items() if name != "metadata"}
+    return fields
+
+
+def only(value: object) -> object:
+    """The one item of nested lists of one."""
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value
 
 
 def by_key(records: Iterable[Record], *names: str) -> dict[str, Record]:
@@ -81,24 +133,95 @@ def by_key(records: Iterable[Record], *names: str) -> dict[str, Record]:
     for record in records:
         key = record.key(*names)
         if key in found:
-            raise record.fail(f'{names[0]} "{key}" occurs twice, first at {found[key].where}')
+            raise record.fail(f'{record.name_of(*names)} {shown(key)} occurs twice, first at {found[key].where}')
         found[key] = record
     return found
 
 
-def match(
-    path: str | Path, questions: Mapping[str, Record], read: Callable[[Record], str] = lambda r: r.text(*ANSWER)
-) -> list[str]:
-    """Answers read from `path`, in the order of the questions.
+def picture_key(name: str) -> str:
+    """A picture's name without folder and ending; COCO's file names and zero-padded numbers become the number."""
+    stem = PICTURE_ENDING.sub("", re.split(r"[/\\]", name.strip())[-1])
+    coco = COCO_NAME.fullmatch(stem)
+    number = coco.group(1) if coco else re.sub(r"^(\d+)\.0+$", r"\1", stem)
+    if coco or (number.isascii() and number.isdigit()):
+        return number.lstrip("0") or "0"
+    return stem
 
-    Raises UserError for an answer without question, a question without answer, or two answers to one.
+
+def normal(text: str) -> str:
+    """A text for comparison: lower case, single spaces."""
+    return " ".join(text.casefold().split())
+
+
+def asked(text: str) -> str:
+    """A question for comparison: `normal`, up to its question mark, so without the prompt's "Answer in one word."."""
+    text = normal(text)
+    return text[: text.index("?") + 1] if "?" in text else text
+
+
+def reply_of(
+    record: Record,
+    questions: Container[str] = (),
+    *,
+    field: str | None = None,
+    extra: tuple[str, ...] = (),
+    number: bool = False,
+) -> str:
+    """The model's reply, without its thoughts (`replies.final_reply`).
+
+    A field named in `extra` or REPLY wins. Of "text" and "answer" the one that repeats a question is none: the row's own
+    question, or one of `questions` (as `asked` makes them). field: the only field to read. number: a number may be a reply.
+    Raises UserError if no field, or more than one, could be the reply.
     """
-    answers = by_key(read_records(path), *QUESTION_ID)
-    for key, record in answers.items():
-        if key not in questions:
-            raise record.fail(f'{QUESTION_ID[0]} "{key}" is no question')
-    missing = [key for key in questions if key not in answers]
-    if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise UserError(f'{path}: no answer to {QUESTION_ID[0]} "{missing[0]}", asked at {questions[missing[0]].where}{more}')
-    return [read(answers[key]) for key in questions]
+    given = _texts(record, (field,) if field else (*extra, *REPLY), number)
+    if not given and not field:
+        given = _without_questions(record, _texts(record, MAYBE_REPLY, number), questions)
+    given = [(name, text) for name, text in given if text.strip()] or given
+    different = {text.strip(): name for name, text in reversed(given)}
+    if len(different) > 1:
+        both = " and ".join(f'"{name}"' for name, _ in given[:2])
+        raise record.fail(f"{both} could both be the reply; name the right one with --reply")
+    if not given:
+        raise record.fail(f"missing {quoted((field,) if field else (*extra[:1], *ANSWER))}")
+    return final_reply(given[0][1])
+
+
+def _texts(record: Record, names: Iterable[str], number: bool) -> list[tuple[str, str]]:
+    """(name, text) of the fields that the row has."""
+    found = []
+    for name in names:
+        value = only(record.fields.get(name))
+        if number and isinstance(value, int | float) and not isinstance(value, bool):
+            value = f"{value:g}" if abs(value) < 10 else shown(value)
+        if value is not None and not isinstance(value, str):
+            raise record.fail(f'"{name}": expected a text, got {shown(value)}')
+        if value is not None:
+            found.append((name, value))
+    return found
+
+
+def _without_questions(record: Record, given: list[tuple[str, str]], questions: Container[str]) -> list[tuple[str, str]]:
+    """The texts that are no question. A question alone is a reply only if more than an instruction follows it.
+
+    Raises UserError if only a repeated question is there.
+    """
+    own = asked(record.optional(*QUESTION) or "")
+    sure, likely, left = [], [], []
+    for name, text in given:
+        part = asked(text)
+        rest = normal(text)[len(part) :]
+        ends = part.endswith("?") and (not rest or bool(INSTRUCTION.search(rest)))
+        if part and (part in questions or part == own):
+            (sure if ends or not rest else likely).append((name, text))
+        else:
+            (likely if ends else left).append((name, text))
+    if sure and not likely and not left:
+        raise record.fail(f'"{sure[0][0]}" repeats the question, and no other field holds a reply')
+    return left or likely
+
+
+def asked_in(record: Record, reply: str) -> str | None:
+    """What an answer's row says was asked: its own question, or the "text" or "answer" that is a question and not the reply."""
+    own = record.optional(*QUESTION)
+    others = (record.optional(name) or "" for name in MAYBE_REPLY)
+    return own or next((text for text in others if "?" in text and normal(text) != normal(reply)), None)

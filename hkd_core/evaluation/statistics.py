@@ -1,22 +1,23 @@
-"""Intervals by the bootstrap clustered on pictures, tests for two systems, and the constant shift that every method has to beat."""
+"""Scores from summed counts, intervals by a bootstrap over images, and tests for two systems."""
 
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
 
-from hkd_core.inference.margins import best_shift as best_shift
+from hkd_core.common.margins import best_shift as best_shift
 
+Bools = Sequence[bool] | np.ndarray
 Metric = Callable[[np.ndarray], np.ndarray]  # sums [..., K] -> values [...]
 
 
 def cluster_interval(
     counts: np.ndarray, clusters: Sequence[str], metric: Metric, *, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """(value, low, high) of a metric that is a function of summed counts; 95 %, percentile, whole pictures drawn.
+    """(value, low, high) of a metric that is a function of summed counts: the 95 % percentile interval.
 
-    counts: [N, K], one row an answer; clusters: [N], the picture of each. Answers about one picture are not independent, so
-    pictures are what is resampled.
+    counts: [N, K], one row an answer; clusters: [N], the image of each. Answers about one image are not independent, so the bootstrap
+    draws whole images.
     """
     _, place = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.stack([np.bincount(place, column) for column in counts.T], 1)
@@ -26,7 +27,7 @@ def cluster_interval(
 
 
 def drawn_sums(sums: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """[draws, K]: sums over as many clusters as there are, drawn with replacement. sums: [C, K]."""
+    """[draws, K]: sums over C clusters drawn with replacement. sums: [C, K], one row a cluster."""
     clusters, found = len(sums), []
     some = max(2_000_000 // clusters, 1)  # draws at once, so that memory stays small
     for start in range(0, draws, some):
@@ -39,7 +40,7 @@ def drawn_sums(sums: np.ndarray, draws: int, rng: np.random.Generator) -> np.nda
 
 
 def confusion_counts(labels: Sequence[int], answers: Sequence[int], classes: int) -> np.ndarray:
-    """[N, classes * classes] one-hot rows of (label, answer); what accuracy and F1 are computed from."""
+    """[N, classes * classes] one-hot rows of (label, answer). Accuracy and F1 are functions of their sum."""
     counts = np.zeros((len(labels), classes * classes))
     counts[np.arange(len(labels)), np.asarray(labels) * classes + np.asarray(answers)] = 1
     return counts
@@ -79,7 +80,7 @@ def _table(sums: np.ndarray) -> np.ndarray:
 def paired_interval(
     a: np.ndarray, b: np.ndarray, clusters: Sequence[str], metric: Metric, *, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """(difference a - b, low, high) of a metric on the same answers' counts [N, K], the same pictures drawn for both."""
+    """(difference a - b, low, high) of a metric. a, b: counts [N, K] of two systems on the same questions; both get the same draws."""
     width = a.shape[1]
     both = np.concatenate([a, b], 1)
     return cluster_interval(
@@ -87,7 +88,7 @@ def paired_interval(
     )
 
 
-def mcnemar(right_a: Sequence[bool], right_b: Sequence[bool]) -> dict:
+def mcnemar(right_a: Bools, right_b: Bools) -> dict:
     """Exact McNemar: `fixed` (a right where b was wrong), `broken` (the reverse), two-sided `p`."""
     from scipy.stats import binomtest
 
@@ -97,10 +98,11 @@ def mcnemar(right_a: Sequence[bool], right_b: Sequence[bool]) -> dict:
     return {"fixed": fixed, "broken": broken, "p": p}
 
 
-def sign_test(right_a: Sequence[bool], right_b: Sequence[bool], clusters: Sequence[str]) -> dict:
-    """McNemar's for answers that come in clusters (pictures): a cluster counts once, as `better` or `worse` by more of its answers.
+def sign_test(right_a: Bools, right_b: Bools, clusters: Sequence[str]) -> dict:
+    """McNemar's test for answers in clusters (images). A cluster counts once, for the side with more right answers in it.
 
-    Also `fixed` and `broken`, in answers, and the two-sided exact `p` of better against worse. With one answer a cluster it is `mcnemar`.
+    `better`, `worse`: clusters in which a or b is ahead, with the two-sided exact `p`; `fixed`, `broken`: the same in answers. With one
+    answer in each cluster it equals `mcnemar`.
     """
     from scipy.stats import binomtest
 
@@ -113,7 +115,7 @@ def sign_test(right_a: Sequence[bool], right_b: Sequence[bool], clusters: Sequen
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values, in the given order, that control the family-wise error whatever the dependence (Holm 1979)."""
+    """Adjusted p-values in the given order. They control the family-wise error under any dependence (Holm 1979)."""
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
@@ -122,10 +124,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def smallest_detectable(low: float, high: float, *, power: float = 0.8) -> float:
-    """The true difference that a two-sided test at 5 % would find with probability `power`, from a 95 % interval's width.
+    """The true difference that a two-sided test at 5 % finds with probability `power`. low, high: a 95 % interval.
 
-    A result of "no difference" says nothing about effects smaller than this. Normal approximation: (z(0.975) + z(power)) times the
-    standard error, which is the width over 2 z(0.975).
+    A "no difference" says nothing about smaller effects. Normal approximation: (z(0.975) + z(power)) times the standard error, which is
+    the interval's width divided by 2 z(0.975).
     """
     z = NormalDist().inv_cdf
     return (z(0.975) + z(power)) * (high - low) / (2 * z(0.975))

@@ -1,1 +1,10 @@
-"""HKD4VLM: pyramid (PPOD), ternary refinement (TCRD), mapping shift (MSI)."""
+"""HKD4VLM: pyramid (PPOD), ternary refinement (TCRD), mapping shift (MSI). `docs/snippets/hkd.py` runs all three on your own examples.
+
+An example is a dict with `image`, `prompt`, `choices` and `answer` ("" where it is not known).
+"""
+
+from hkd_core.hkd.mapping_shift import MappingShift
+from hkd_core.hkd.pyramid import PyramidResult, PyramidSettings, train_pyramid
+from hkd_core.hkd.ternary import Refinement, TernarySettings, refine
+
+__all__ = ["MappingShift", "PyramidResult", "PyramidSettings", "Refinement", "TernarySettings", "refine", "train_pyramid"]

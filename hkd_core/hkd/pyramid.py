@@ -1,19 +1,50 @@
 """Pyramid-like progressive online distillation (PPOD): neighbouring levels train together, from the apex of capacity down.
 
-Stated by HKD4VLM's abstract: pyramid-like, progressive, online, coarse alignment. Everything else here is our reading.
+For an upper level U and a lower level L, at answer tokens, with labels y, temperature T and a divergence D:
+
+    sum_{m in U + L} CE(m, y)                                              per labelled token
+    + down_weight      sum_{m in L} T^2 D(mean of U || p_m)                per token
+    + feedback_weight  sum_{m in U} T^2 D(mean of L || p_m)                per labelled token
+    + peer_weight      sum_{m} mean over peers k of m, T^2 D(p_k || p_m)   per token
+
+The mean of a level is of its current distributions at T, detached, and so is a peer's distribution.
+HKD4VLM's abstract states: pyramid-like, progressive, online, coarse alignment. Everything else is our reading.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from hkd_core.common import settings as sections
 from hkd_core.common.errors import UserError
 from hkd_core.losses import divergence
 from hkd_core.models.vlm import VLM
-from hkd_core.training.examples import UNLABELLED, answer_hidden, project
-from hkd_core.training.objectives import ModelGroup, label_part, trainable
-from hkd_core.training.trainer import LossTerm
+from hkd_core.training.examples import UNLABELLED, TrainingSet, answer_hidden, as_training_set, project
+from hkd_core.training.objectives import ModelGroup, label_term, trainable
+from hkd_core.training.trainer import LossTerm, train
+from hkd_core.training.tuning import schedule_of
+
+
+@dataclass(frozen=True)
+class PyramidSettings:
+    """Settings of `train_pyramid`; params.yaml's section `pyramid` has the same names and explains them.
+
+    steps: of each pair of levels. divergence, beta: see `losses`. The temperature moves from `temperature` to `final_temperature`.
+    """
+
+    steps: int
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    divergence: str = "forward_kl"
+    beta: float = 0.5
+    temperature: float = 2.0
+    final_temperature: float = 2.0
+    down_weight: float = 1.0
+    feedback_weight: float = 0.1
+    peer_weight: float = 0.5
 
 
 def check_levels(levels: Sequence[Sequence[str]], known: Sequence[str]) -> None:
@@ -29,7 +60,7 @@ def check_levels(levels: Sequence[Sequence[str]], known: Sequence[str]) -> None:
 
 
 def mean_distribution(logits: Sequence[Tensor], temperature: float) -> Tensor:
-    """[N, V] logits (at `temperature`) of the mean of several models' softened probabilities."""
+    """[N, V] logits whose softmax at `temperature` is the mean of several models' softmax at `temperature`."""
     if len(logits) == 1:
         return logits[0]
     logp = torch.stack([(x / temperature).log_softmax(-1) for x in logits])
@@ -37,55 +68,83 @@ def mean_distribution(logits: Sequence[Tensor], temperature: float) -> Tensor:
 
 
 class PyramidStep(ModelGroup):
-    """Two neighbouring levels trained together, on labels and on each other.
+    """Two neighbouring levels trained together, on labels and on each other: the equation above.
 
-    Every model minimises cross-entropy; a lower one also the divergence from the upper level's current, detached mean
-    distribution (weight `down`), an upper one a little from the lower level's (`feedback`, only where a label corrects it: else
-    the weaker would be all that the stronger hears), and peers of one level from each other's (`peers`, deep mutual learning,
-    arXiv 1706.00384). T² is kept. Raises UserError for a negative weight. With `final_temperature` the temperature moves there from `temperature`, as `cool` is told.
+    An upper model gets feedback only where a label corrects it; else the weaker models would be all that the stronger ones learn from.
+    Peers of one level learn from each other as in deep mutual learning (arXiv 1706.00384). Raises UserError for a negative weight.
     """
 
-    def __init__(
-        self,
-        upper: Mapping[str, VLM],
-        lower: Mapping[str, VLM],
-        *,
-        kind: str,
-        beta: float,
-        temperature: float,
-        down: float,
-        feedback: float,
-        peers: float,
-        final_temperature: float | None = None,
-    ):
-        if min(down, feedback, peers) < 0:
-            raise UserError(f"pyramid weights: expected none below 0, got down {down:g}, feedback {feedback:g}, peers {peers:g}")
+    def __init__(self, upper: Mapping[str, VLM], lower: Mapping[str, VLM], settings: PyramidSettings | sections.Pyramid):
+        weights = {name: getattr(settings, name) for name in ("down_weight", "feedback_weight", "peer_weight")}
+        if min(weights.values()) < 0:
+            given = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
+            raise UserError(f"pyramid weights: expected none below 0, got {given}")
         super().__init__({name: trainable(vlm) for name, vlm in {**upper, **lower}.items()})
-        self.upper, self.lower = list(upper), list(lower)
-        self.settings = {"kind": kind, "beta": beta, "temperature": temperature}
-        self.temperatures = temperature, temperature if final_temperature is None else final_temperature
-        self.down, self.feedback, self.peers = down, feedback, peers
+        self.upper, self.lower, self.settings = list(upper), list(lower), settings
+        self.temperature = settings.temperature
 
     def cool(self, done: float) -> None:
-        """Set the temperature of the moment: `done` of the way from first to final, from 1 on the final one."""
-        first, final = self.temperatures
-        self.settings["temperature"] = first + min(done, 1.0) * (final - first)
+        """Set the temperature: `done` of the way from the first to the final one, from 1 on the final one."""
+        first, final = self.settings.temperature, self.settings.final_temperature
+        self.temperature = first + min(done, 1.0) * (final - first)
 
     def forward(self, batch: dict) -> dict[str, LossTerm]:
+        how = {"kind": self.settings.divergence, "beta": self.settings.beta, "temperature": self.temperature}
         logits = {
             name: project(vlm, answer_hidden(vlm, batch, name)[0], batch.get("vocabulary")) for name, vlm in self.vlms.items()
         }
-        parts = {f"{name}/labels": label_part(x, batch["labels"]) for name, x in logits.items()}
-        ways = ((self.lower, self.upper, self.down), (self.upper, self.lower, self.feedback))
-        for level, other, weight in ways:
-            target = mean_distribution([logits[n].detach() for n in other], self.settings["temperature"])
-            heard = {"mask": batch["labels"] != UNLABELLED} if level is self.upper else {}
+        terms = {f"{name}/labels": label_term(x, batch["labels"]) for name, x in logits.items()}
+        pairs = (
+            (self.lower, self.upper, self.settings.down_weight),
+            (self.upper, self.lower, self.settings.feedback_weight),
+        )
+        for level, other, weight in pairs:
+            target = mean_distribution([logits[n].detach() for n in other], self.temperature)
+            only = {"mask": batch["labels"] != UNLABELLED} if level is self.upper else {}
             for name in level:
-                # With weight 0 it is shown all the same, and costs no gradient.
-                total = divergence(logits[name] if weight else logits[name].detach(), target, **heard, **self.settings)[0]
-                parts[f"{name}/level"] = LossTerm(total, weight, per="labelled" if heard else "tokens")
-            if self.peers and len(level) > 1:
+                # With weight 0 the term is logged all the same, without a gradient.
+                total = divergence(logits[name] if weight else logits[name].detach(), target, **only, **how)[0]
+                terms[f"{name}/level"] = LossTerm(total, weight, per="labelled" if only else "tokens")
+            if self.settings.peer_weight and len(level) > 1:
                 for name in level:
-                    totals = [divergence(logits[name], logits[p], **self.settings)[0] for p in level if p != name]
-                    parts[f"{name}/peers"] = LossTerm(sum(totals) / len(totals), self.peers)
-        return parts
+                    totals = [divergence(logits[name], logits[p], **how)[0] for p in level if p != name]
+                    terms[f"{name}/peers"] = LossTerm(sum(totals[1:], totals[0]) / len(totals), self.settings.peer_weight)
+        return terms
+
+
+@dataclass(frozen=True)
+class PyramidResult:
+    """What was learned. models: name -> model, trained in place; histories: "upper > lower" -> records of that pair's training."""
+
+    models: dict[str, VLM]
+    histories: dict[str, list[dict]] = field(default_factory=dict)
+
+
+def train_pyramid(
+    models: Mapping[str, VLM],
+    data: TrainingSet | Sequence[dict],
+    settings: PyramidSettings | sections.Pyramid,
+    *,
+    levels: Sequence[Sequence[str]] | None = None,
+    seed: int,
+) -> PyramidResult:
+    """Train neighbouring levels together, pair by pair from the top. What a level has become teaches the next one.
+
+    models: name -> model, trained in place. data: examples with pictures (see `training.examples`), or a set with each model's features under
+    its name. levels: names from the largest models to the smallest; None: each model is a level, in the order of `models`.
+    Raises UserError as `check_levels` and `PyramidStep` do.
+    """
+    levels = levels or [[name] for name in models]
+    check_levels(levels, list(models))
+    data = as_training_set(models, data)
+    found = PyramidResult({name: models[name] for level in levels for name in level})
+    for upper, lower in pairwise(levels):
+        step = PyramidStep({name: models[name] for name in upper}, {name: models[name] for name in lower}, settings)
+        title = f"{'+'.join(upper)} > {'+'.join(lower)}"
+
+        def cool(done: int, step: PyramidStep = step) -> None:
+            step.cool((done + 1) / max(settings.steps - 1, 1))
+
+        how = {"seed": seed, "lengths": data.lengths, "title": title, "callback": cool}
+        found.histories[title] = train(step, data.collate, len(data), schedule_of(settings), **how)
+    return found

@@ -73,7 +73,7 @@ class ContrastiveProcessor(LogitsProcessor):
         output = model(**inputs, use_cache=True)
         self.cache = output.past_key_values
         if hasattr(model, "rope_deltas"):
-            self.rope_deltas, model.rope_deltas = model.rope_deltas, others
+            self.rope_deltas, model.rope_deltas = model.rope_deltas, others  # type: ignore[assignment]
         return output.last_hidden_state[:, -1]
 
 

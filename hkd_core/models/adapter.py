@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from hkd_core.common.errors import UserError
-from hkd_core.common.files import read_json, write_json
+from hkd_core.common.files import write_bytes, write_json
+from hkd_core.models.checkpoints import check_filled, read_object, read_tensors
 
 CONFIG_NAME = "hea_config.json"
 WEIGHTS_NAME = "hea.safetensors"
@@ -95,17 +95,25 @@ class HallucinationEliminationAdapter(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write safetensors and a config into `folder`."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        save_file(self.state_dict(), Path(folder) / WEIGHTS_NAME)
+        write_bytes(Path(folder) / WEIGHTS_NAME, save(self.state_dict()))
         write_json(Path(folder) / CONFIG_NAME, self.config)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "HallucinationEliminationAdapter":
-        """Read what `save_pretrained` wrote. Raises UserError naming the folder if it is not one."""
-        config = read_json(Path(folder) / CONFIG_NAME)
-        try:
-            adapter = cls(**config)
-            adapter.load_state_dict(load_file(Path(folder) / WEIGHTS_NAME))
-        except (TypeError, RuntimeError, OSError, SafetensorError) as error:
-            raise UserError(f"{folder}: not a hallucination elimination adapter: {str(error).splitlines()[0]}") from error
+        """Read what `save_pretrained` wrote.
+
+        Raises UserError naming the folder, and the tensors, if weights are missing, unexpected, of another shape or not finite.
+        """
+        path, expected = Path(folder) / CONFIG_NAME, ("width", "rank", "layers")
+        config = read_object(path)
+        if set(config) != set(expected) or not all(type(value) is int and value > 0 for value in config.values()):
+            raise UserError(f"{path}: expected {', '.join(expected)}, each a positive whole number, got {str(config)[:100]}")
+        tensors, (width, rank, layers) = read_tensors(Path(folder) / WEIGHTS_NAME), map(config.get, expected)
+        shapes = {"down.weight": (rank, width), "down.bias": (rank,), "up.weight": (width, rank), "up.bias": (width,)}
+        blocks = range(min(layers, len(tensors) + 1))  # however many the config asks for
+        shapes = {f"blocks.{i}.{name}": shape for i in blocks for name, shape in shapes.items()}
+        wrong = [(k, t.shape, shapes[k]) for k, t in tensors.items() if k in shapes and tuple(t.shape) != shapes[k]]
+        check_filled(folder, shapes.keys() - tensors.keys(), tensors.keys() - shapes.keys(), wrong, CONFIG_NAME)
+        adapter = cls(**config)
+        adapter.load_state_dict(tensors)
         return adapter

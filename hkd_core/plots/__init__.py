@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hkd_core.common.root import find_root
+from hkd_core.common.folders import load_folders
 
 COLORS = ("#3b6fb6", "#e07b39", "#4f9d69", "#b5485d", "#7d6bb0", "#8a7f70", "#3aa6a6", "#c9a227")
 STYLE = {
@@ -24,7 +24,7 @@ STYLE = {
     "grid.alpha": 0.25,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
-    "axes.prop_cycle": mpl.cycler(color=COLORS),
+    "axes.prop_cycle": mpl.cycler(color=COLORS),  # type: ignore[attr-defined]
     "legend.frameon": False,
     "svg.hashsalt": "hkd_core",
     "figure.constrained_layout.use": True,
@@ -37,8 +37,8 @@ def use_style() -> None:
 
 
 def save(figure: Figure, name: str, folder: Path | None = None) -> Path:
-    """Write reports/figures/NAME.png and .svg without dates; returns the PNG's path."""
-    folder = folder or find_root() / "reports" / "figures"
+    """Write NAME.png and NAME.svg without dates, by default into the profile's figures; returns the PNG's path."""
+    folder = folder or load_folders().figures
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     figure.savefig(folder / f"{name}.png", metadata={"Software": None})

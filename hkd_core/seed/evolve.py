@@ -105,7 +105,7 @@ class Evolution:
             self.adapter.save_pretrained(folder)
         elif hasattr(self.vlm.model, "peft_config"):
             # peft's README would name the folder that the model was loaded from.
-            self.vlm.core.config._name_or_path = self.vlm.core.name_or_path = self.vlm.name
+            self.vlm.core.config._name_or_path = self.vlm.core.name_or_path = self.vlm.name  # type: ignore[assignment]
             self.vlm.model.save_pretrained(str(folder), save_embedding_layers=False)  # none was trained
         else:
             self.vlm.save(folder)

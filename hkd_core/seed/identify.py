@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from hkd_core.common.errors import UserError
+from hkd_core.common.margins import auroc_interval
 from hkd_core.inference.contrast import hallucination_score, isolate, plausible
-from hkd_core.inference.margins import auroc_interval
 from hkd_core.inference.views import FREE_TEXT_VIEWS, Features, with_ids
 from hkd_core.models.vlm import VLM, Encoded, to_device
 from hkd_core.training.examples import TrainingSet, answer_hidden, project

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from hkd_core.common.errors import UserError
+from hkd_core.common.margins import auroc, best_shift, f1_of_yes
 from hkd_core.data.wording import Wording
 from hkd_core.inference.contrast import isolate, purify
 from hkd_core.inference.generation import contrastive, generate
-from hkd_core.inference.margins import auroc, best_shift, f1_of_yes
 from hkd_core.inference.scoring import answer_logits, choice_tokens, token_logits
 from hkd_core.inference.views import FREE_TEXT_VIEWS, Features, with_ids
 from hkd_core.models.vlm import VLM, Encoded

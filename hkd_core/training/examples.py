@@ -1,19 +1,27 @@
-"""What objectives are fed: tokenised examples, and each model's features of their pictures."""
+"""What an objective is fed: tokenised examples, and each model's features of their pictures.
 
+An example is a dict with `image`, `prompt`, `choices` and `answer`; `image_id`, `task` and `meta` are used where they are given. An
+answer "" is unknown: there is no label.
+"""
+
+import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hkd_core.common.errors import UserError
+from hkd_core.inference.views import with_ids
 from hkd_core.losses import shared_vocabulary
-from hkd_core.models.vlm import VLM, Encoded
+from hkd_core.models.vlm import VLM, Encoded, Picture, encode_all
 
 UNLABELLED = -100  # the label of a position whose answer nobody knows; cross-entropy leaves it out
+ABSENT = {"answer": "", "choices": [], "meta": {}}  # what an example has where it does not say
 
 
 class TrainingSet:
-    """Examples tokenised once, for one or more models that share a tokenizer.
+    """Examples tokenised once, for one or more models that share a tokenizer. `of_examples` makes one from examples with pictures.
 
     vlms: name -> model. pictures: name -> image_id -> Encoded, that model's features. The first model's are the token ids.
     An example whose answer is "" has no label: it asks for one token, and only other models can say which.
@@ -21,7 +29,7 @@ class TrainingSet:
     """
 
     def __init__(self, vlms: Mapping[str, VLM], examples: Sequence[dict], pictures: Mapping[str, Mapping[str, Encoded]]):
-        self.names, self.examples, self.pictures = list(vlms), list(examples), pictures
+        self.names, self.examples, self.pictures = list(vlms), [ABSENT | row for row in examples], pictures
         self.vlm = vlms[self.names[0]]
         self.vocabulary = min(vlm.head.shape[0] for vlm in vlms.values())
         for name in self.names[1:]:
@@ -45,14 +53,43 @@ class TrainingSet:
             self.suffixes.append(suffix)
         self.lengths = [len(suffix) for suffix in self.suffixes]
 
+    @classmethod
+    def of_examples(
+        cls, vlms: Mapping[str, VLM], examples: Sequence[dict], images: Mapping[str, Picture] | None = None
+    ) -> "TrainingSet":
+        """Examples with their pictures: each has `image`, or `image_id` and `images` has the picture. Equal pictures are read once.
+
+        Raises UserError for an example without a picture, an answer that is none of its choices, and as the constructor does.
+        """
+        rows = []
+        for i, row in enumerate(examples):
+            image = row["image"] if row.get("image") is not None else (images or {}).get(row.get("image_id", ""))
+            if image is None:
+                raise UserError(f"example {i}: expected a picture under image, or an image_id among images, got neither")
+            if row.get("answer") and row.get("choices") and row["answer"] not in row["choices"]:
+                raise UserError(f'example {i}: expected an answer among {list(row["choices"])}, got "{row["answer"]}"')
+            rows.append(row | {"image": image})
+        rows = with_ids(rows)
+        pictures = {row["image_id"]: row["image"] for row in rows}
+        encoded = encode_all(vlms, list(pictures.values()), show=True)
+        features = {name: dict(zip(pictures, several, strict=True)) for name, several in encoded.items()}
+        return cls(vlms, [{key: value for key, value in row.items() if key != "image"} for row in rows], features)
+
+    def as_roles(self, **roles: str) -> "TrainingSet":
+        """The same examples for models under other names: new name -> the name here. Nothing is computed again."""
+        found = copy.copy(self)
+        found.names = list(roles)
+        found.pictures = {role: self.pictures[name] for role, name in roles.items()}
+        return found
+
     def __len__(self) -> int:
         return len(self.examples)
 
     def collate(self, indices: Sequence[int]) -> dict:
         """A batch: ids, mask [B, T]; features name -> list; `asked` [B, T] bool, where an answer token comes next; labels [N], UNLABELLED where unknown.
 
-        Counts: `tokens` asked for, `labelled` ones among them, `examples`. `vocabulary`: what `project` cuts heads to; `ids`: names of
-        the examples, for a report.
+        Counts: `tokens` asked for, `labelled` ones among them, `examples`. `vocabulary`: the length that `project` cuts heads to. `ids`:
+        names of the examples, for a report.
         """
         ids = [self.examples[i]["image_id"] for i in indices]
         first = self.pictures[self.names[0]]
@@ -78,18 +115,23 @@ class TrainingSet:
         return batch
 
 
+def as_training_set(vlms: Mapping[str, VLM], data: TrainingSet | Sequence[dict]) -> TrainingSet:
+    """`data` if it is a training set, else a set of these examples with their pictures, for these models."""
+    return data if isinstance(data, TrainingSet) else TrainingSet.of_examples(vlms, data)
+
+
 def view(batch: dict, name: str) -> dict:
     """The batch as one of its models takes it."""
     return batch | {"features": batch["features"][name]}
 
 
-def answer_hidden(vlm: VLM, batch: dict, name: str, **more: object) -> tuple[Tensor, object]:
+def answer_hidden(vlm: VLM, batch: dict, name: str, **more: object) -> tuple[Tensor, Any]:
     """([N, H] hidden states where an answer token comes next, the decoder's whole output)."""
     output = vlm.hidden(view(batch, name), **more)
     return output.last_hidden_state[batch["asked"]], output
 
 
 def project(vlm: VLM, hidden: Tensor, vocabulary: int | None = None) -> Tensor:
-    """[N, V] float32 logits of hidden states [N, H]: only these positions ever meet the head, of which the first `vocabulary` rows."""
+    """[N, V] float32 logits of hidden states [N, H], over the first `vocabulary` rows of the head. Only these positions meet the head."""
     with torch.autocast(hidden.device.type, enabled=False):
         return hidden.float() @ vlm.head[:vocabulary].float().T

@@ -5,13 +5,18 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
+from hkd_core.common.precision import fast_dtype
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalised(matrices: Tensor, steps: int = 5, eps: float = 1e-7) -> Tensor:
-    """[N, rows, columns] with rows <= columns -> the nearest semi-orthogonal matrices, roughly: singular values near 1, in bf16."""
+    """[N, rows, columns] with rows <= columns -> roughly the nearest semi-orthogonal matrices: singular values near 1.
+
+    Computes and returns in the dtype that the device multiplies fast.
+    """
     a, b, c = NEWTON_SCHULZ
-    found = matrices.bfloat16()
+    found = matrices.to(fast_dtype(matrices.device))
     found = found / found.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
     for _ in range(steps):
         gram = found @ found.mT

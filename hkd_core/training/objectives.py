@@ -1,7 +1,13 @@
-"""Objectives that both methods share: tuning on labels, and on the answers of frozen teachers."""
+"""Objectives that both methods share: cross-entropy on labels, and divergences from the answers of frozen teachers.
+
+    L = label_weight CE(p, y)  +  sum_v w_v g T^2 D(p_v^T || p^T)
+
+CE is per labelled answer token, D per example, over its choices. v runs over the teachers; g is 1, or the gate (`agreement`).
+"""
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +21,18 @@ from hkd_core.training.trainer import LossTerm
 
 
 def trainable(vlm: VLM) -> VLM:
-    """Unfreeze the language model alone: features are computed once, so what sees stays as it is. Returns the VLM.
+    """Unfreeze the language model alone; features are computed once, so vision tower and projector stay. Returns the VLM.
 
-    Of a model that peft has wrapped, only what peft put into it learns, a LoRA for instance.
+    In a model that peft has wrapped only peft's part learns, for instance a LoRA.
     """
-    vlm.model.requires_grad_(False)
-    if hasattr(vlm.model, "peft_config"):
-        vlm.model.set_adapter(vlm.model.active_adapter)
+    model: Any = vlm.model
+    model.requires_grad_(False)
+    if hasattr(model, "peft_config"):
+        model.set_adapter(model.active_adapter)
         return vlm
-    vlm.core.model.language_model.requires_grad_(True)
-    vlm.core.get_output_embeddings().weight.requires_grad_(True)
+    core: Any = vlm.core
+    core.model.language_model.requires_grad_(True)
+    core.get_output_embeddings().weight.requires_grad_(True)
     return vlm
 
 
@@ -35,7 +43,7 @@ def frozen(vlm: VLM) -> VLM:
 
 
 class ModelGroup(nn.Module):
-    """The models of an objective by name; frozen ones stay in eval mode whatever the trainer says."""
+    """The models of an objective by name. Frozen ones stay in eval mode, also while the others train."""
 
     def __init__(self, vlms: Mapping[str, VLM]):
         super().__init__()
@@ -50,7 +58,7 @@ class ModelGroup(nn.Module):
         return self
 
 
-def label_part(logits: Tensor, labels: Tensor, weight: float = 1.0) -> LossTerm:
+def label_term(logits: Tensor, labels: Tensor, weight: float = 1.0) -> LossTerm:
     """Cross-entropy of logits [N, V] on the labels [N] that are known, per labelled token."""
     return LossTerm(F.cross_entropy(logits, labels, reduction="sum", ignore_index=UNLABELLED), weight, per="labelled")
 
@@ -64,73 +72,72 @@ class Supervised(ModelGroup):
     def forward(self, batch: dict) -> dict[str, LossTerm]:
         student = self.vlms["student"]
         logits = project(student, answer_hidden(student, batch, "student")[0], batch.get("vocabulary"))
-        return {"labels": label_part(logits, batch["labels"])}
+        return {"labels": label_term(logits, batch["labels"])}
 
 
 def agreement(teachers: Sequence[Tensor], chosen: Tensor) -> Tensor:
-    """[N] in [0, 1]: how far several models agree with each other and with the label.
+    """[N] in [0, 1]: how far several models agree with each other and with the label, the gate of an example.
 
     teachers: [N, C] log-probabilities of choices, -inf where there are fewer; chosen: [N] the label's place among them.
-    (geometric mean of the teachers' p(label)) (1 - their Jensen-Shannon divergence / log of their number): what the models and the
-    label do not share is taught to nobody. Where nobody knows the label (UNLABELLED) it is what all together think likeliest.
+    (geometric mean of the teachers' p(label)) (1 - their Jensen-Shannon divergence / log of their number). Where no label is known
+    (UNLABELLED) the choice that is likeliest to all of them together takes its place. Our choice.
     """
     logp = torch.stack([teacher.log_softmax(-1) for teacher in teachers])
     together = logp.mean(0)
     chosen = torch.where(chosen == UNLABELLED, together.argmax(-1), chosen)
     confidence = together.gather(1, chosen[:, None]).exp().squeeze(1)
     middle = logp.logsumexp(0) - math.log(len(logp))
-    # A choice that is not there has 0 log 0 in each of them.
+    # A choice that is not there gives 0 log 0 for each model.
     jsd = (logp.exp() * (logp - middle)).nan_to_num().sum(-1).mean(0)
     return confidence * (1 - jsd / math.log(len(logp))).clamp(0, 1)
 
 
 class Distillation(ModelGroup):
-    """Cross-entropy on the labels, and divergences from what frozen models (`teachers`: name -> weight) answer to each example's choices.
+    """Cross-entropy on the labels, and divergences from the answers of frozen teachers to each example's choices.
 
-    Batches come from `answers.collate_with_teachers`. gate: each example's divergences are multiplied by how far the teachers agree with each
-    other and with the label (`agreement`); else all count alike. `others`: frozen models that a subclass looks into, with the weights
-    of its `finer` terms.
-    Raises UserError for a negative weight, weights that sum to nothing, and a gate for a single teacher.
+    teacher_weights: name -> weight. Batches come from `teacher_answers.collate_with_teachers`. kind, beta, temperature: of the divergence
+    (`losses`). gate: multiply each example's divergences by its `agreement`. others: frozen models that a subclass reads at every
+    step; finer_weights: of the terms that it adds.
+    Raises UserError for a negative weight, weights that sum to 0, and a gate for a single teacher.
     """
 
     def __init__(
         self,
         student: VLM,
-        teachers: Mapping[str, float],
+        teacher_weights: Mapping[str, float],
         *,
-        labels: float,
+        label_weight: float,
         kind: str,
         beta: float,
         temperature: float,
         gate: bool = False,
         others: Mapping[str, VLM] | None = None,
-        finer: Mapping[str, float] | None = None,
+        finer_weights: Mapping[str, float] | None = None,
     ):
-        weights = {"labels": labels, **teachers, **(finer or {})}
+        weights = {"labels": label_weight, **teacher_weights, **(finer_weights or {})}
         if min(weights.values()) < 0 or sum(weights.values()) == 0:
-            shown = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
-            raise UserError(f"distillation weights: expected none below 0 and one above, got {shown}")
-        if gate and len(teachers) < 2:
+            given = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
+            raise UserError(f"distillation weights: expected none below 0 and one above, got {given}")
+        if gate and len(teacher_weights) < 2:
             raise UserError("distillation gate: expected at least two models that can agree, got one")
-        cast = {name: frozen(vlm) for name, vlm in (others or {}).items()}
-        super().__init__({"student": trainable(student), **cast})
-        self.settings = {"kind": kind, "beta": beta, "temperature": temperature}
-        self.labels, self.teachers, self.gate = labels, dict(teachers), gate
+        super().__init__({"student": trainable(student), **{name: frozen(vlm) for name, vlm in (others or {}).items()}})
+        self.divergence = {"kind": kind, "beta": beta, "temperature": temperature}
+        self.weights, self.teachers, self.gate = weights, list(teacher_weights), gate
 
-    def parts(self, logits: Tensor, batch: dict) -> dict[str, LossTerm]:
-        """The terms, of the student's logits [N, V] at the batch's answer tokens."""
+    def terms(self, logits: Tensor, batch: dict) -> dict[str, LossTerm]:
+        """The terms of the loss, from the student's logits [N, V] at the batch's answer tokens."""
         teacher_logprobs = batch["teacher_logprobs"]
         student_logits = logits[batch["first"]].gather(1, batch["choices"])
         absent = torch.isinf(next(iter(teacher_logprobs.values())))
         student_logits = student_logits.masked_fill(absent, -torch.inf)
-        weights = agreement([teacher_logprobs[name] for name in self.teachers], batch["chosen"]) if self.gate else None
-        found = {"labels": label_part(logits, batch["labels"], self.labels)}
-        for name, weight in self.teachers.items():
-            if weight:
-                total = divergence(student_logits, teacher_logprobs[name], weights=weights, **self.settings)[0]
-                found[name] = LossTerm(total, weight, per="examples")
+        gates = agreement([teacher_logprobs[name] for name in self.teachers], batch["chosen"]) if self.gate else None
+        found = {"labels": label_term(logits, batch["labels"], self.weights["labels"])}
+        for name in self.teachers:
+            if self.weights[name]:
+                total = divergence(student_logits, teacher_logprobs[name], weights=gates, **self.divergence)[0]
+                found[name] = LossTerm(total, self.weights[name], per="examples")
         return found
 
     def forward(self, batch: dict) -> dict[str, LossTerm]:
         student = self.vlms["student"]
-        return self.parts(project(student, answer_hidden(student, batch, "student")[0], batch.get("vocabulary")), batch)
+        return self.terms(project(student, answer_hidden(student, batch, "student")[0], batch.get("vocabulary")), batch)

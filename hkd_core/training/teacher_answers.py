@@ -1,4 +1,4 @@
-"""What frozen models answer, asked once before a student learns from it: their distributions over every example's choices."""
+"""What frozen teachers answer. Each is asked once, before a student learns from it, for its distribution over an example's choices."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 
 from hkd_core.common.errors import UserError
+from hkd_core.data.wording import Wording, options_of, rotations
 from hkd_core.inference.scoring import choice_tokens, token_logits
 from hkd_core.models.vlm import VLM
 from hkd_core.training.examples import UNLABELLED, TrainingSet
 
 
 def first_tokens(vlm: VLM, examples: Sequence[dict]) -> dict[tuple[str, ...], list[int]]:
-    """choices -> the token each begins with, of the examples that have choices.
+    """choices -> the first token of each, for the examples that have choices.
 
-    Raises UserError where two begin alike: one token cannot tell them apart.
+    Raises UserError where two choices begin with the same token: one token cannot tell them apart.
     """
     found: dict[tuple[str, ...], list[int]] = {}
     for row in examples:
@@ -28,49 +29,69 @@ def first_tokens(vlm: VLM, examples: Sequence[dict]) -> dict[tuple[str, ...], li
     return found
 
 
-def choice_logprobs(vlm: VLM, name: str, data: TrainingSet, *, shifted: bool) -> Tensor:
-    """[examples, C] log-probabilities of each example's choices, C of the most choices; -inf where there are fewer, or none.
+def choice_logprobs(vlm: VLM, name: str, data: TrainingSet, wording: Wording | None = None) -> Tensor:
+    """[examples, C] a teacher's log-probabilities of each example's choices; C: the most choices, -inf where an example has fewer.
 
-    name: under which the model's features stand in `data`. A frozen teacher says the same in every epoch, so it is asked once, not
-    at every step. shifted: as mapping shift-enhanced inference answers, the mean over those examples of `data` that ask the same
-    with the options in other places (see `sets.rotated`).
+    name: the model's features in `data`. A frozen teacher answers the same in every epoch, so it is asked once and not at every step.
+    wording: with one, lettered options are asked at every place and the answers averaged, as mapping shift does (HKD4VLM's inference,
+    used for teachers: our choice). Rotations that `data` lacks are asked besides. None: every example is asked as it is.
     """
-    rows = [i for i, row in enumerate(data.examples) if row["choices"]]
+    more = missing_rotations(data.examples, wording) if wording else []
     starts = first_tokens(vlm, data.examples)
-    prompts = [data.suffixes[i][: data.prompts[i]] for i in rows]
-    pictures = [data.pictures[name][data.examples[i]["image_id"]] for i in rows]
-    logits = token_logits(vlm, prompts, [1] * len(rows), pictures, title=f"{name} answers")
-    teacher_logprobs = torch.full((len(data), max(map(len, starts), default=1)), -torch.inf)
+    prompts = [suffix[:length] for suffix, length in zip(data.suffixes, data.prompts, strict=True)]
+    prompts += [vlm.suffix(row["prompt"]) for row in more]
+    examples = [*data.examples, *more]
+    rows = [i for i, row in enumerate(examples) if row["choices"]]
+    pictures = [data.pictures[name][examples[i]["image_id"]] for i in rows]
+    logits = token_logits(vlm, [prompts[i] for i in rows], [1] * len(rows), pictures, title=f"{name} answers")
+    logprobs = torch.full((len(examples), max(map(len, starts.values()), default=1)), -torch.inf)
     for i, x in zip(rows, logits, strict=True):
-        tokens = starts[tuple(data.examples[i]["choices"])]
-        teacher_logprobs[i, : len(tokens)] = x[0, tokens].log_softmax(-1)
-    return averaged(data.examples, teacher_logprobs) if shifted else teacher_logprobs
+        tokens = starts[tuple(examples[i]["choices"])]
+        logprobs[i, : len(tokens)] = x[0, tokens].log_softmax(-1)
+    return averaged(examples, logprobs, wording)[: len(data)] if wording else logprobs
 
 
-def averaged(examples: Sequence[dict], teacher_logprobs: Tensor) -> Tensor:
-    """`teacher_logprobs` [examples, C], where examples that ask the same with their options in other places say the mean of what each does."""
+def missing_rotations(examples: Sequence[dict], wording: Wording) -> list[dict]:
+    """Every rotation (`rotations`) of an example that is not among the examples itself."""
+    known = {(row["image_id"], row["prompt"]) for row in examples}
+    found = []
+    for row in examples:
+        for rotated in rotations(row, wording)[1:]:
+            if (key := (rotated["image_id"], rotated["prompt"])) not in known:
+                known.add(key)
+                found.append(rotated)
+    return found
+
+
+def averaged(examples: Sequence[dict], logprobs: Tensor, wording: Wording) -> Tensor:
+    """[examples, C]: rotations of one example get the mean of their log-probabilities [examples, C], content by content, normalised.
+
+    Examples are rotations of each other where picture and prompt are the same except for the order of the options.
+    """
     alike: dict[tuple, list[int]] = {}
     for i, row in enumerate(examples):
-        options = row["meta"].get("options")
-        if options and torch.isfinite(teacher_logprobs[i]).any():
-            alike.setdefault((row["image_id"], row["task"], row["caption"], *sorted(options)), []).append(i)
-    found = teacher_logprobs.clone()
+        options = options_of(row)
+        listed = wording.list_options(options) if options else None
+        if listed and torch.isfinite(logprobs[i]).any():
+            alike.setdefault((row["image_id"], row["prompt"].replace(listed, ""), *sorted(options)), []).append(i)
+    found = logprobs.clone()
     for members in alike.values():
-        contents = sorted(examples[members[0]]["meta"]["options"])
-        places = [[examples[i]["meta"]["options"].index(content) for content in contents] for i in members]
-        mean = torch.stack([teacher_logprobs[i, place] for i, place in zip(members, places, strict=True)]).mean(0).log_softmax(-1)
+        options = [options_of(examples[i]) for i in members]
+        places = [[several.index(content) for content in sorted(several)] for several in options]
+        mean = torch.stack([logprobs[i, place] for i, place in zip(members, places, strict=True)]).mean(0).log_softmax(-1)
         for i, place in zip(members, places, strict=True):
             found[i, place] = mean
     return found
 
 
 def collate_with_teachers(data: TrainingSet, teacher_logprobs: Mapping[str, Tensor]) -> Callable[[list[int]], dict]:
-    """Indices -> the batch of `data`, with what was teacher_logprobs about the M of its examples that the models were asked about.
+    """Indices -> the batch of `data`, with the teachers' answers to those M of its examples that all of them answered.
 
-    "teacher_logprobs" name -> [M, C] log-probabilities; "choices" [M, C] the choices' first tokens, 0 where there are fewer; "chosen" [M] which
-    of them is the label, or UNLABELLED; "first" [M] which of the batch's answer tokens is each example's first.
+    teacher_logprobs: name -> [examples, C], of `choice_logprobs`. The batch has "teacher_logprobs", name -> [M, C]; "choices" [M, C],
+    the choices' first tokens, 0 where there are fewer; "chosen" [M], which choice is the label, or UNLABELLED; "first" [M], which of
+    the batch's answer tokens is each example's first.
     """
-    heard = torch.isfinite(torch.stack(list(teacher_logprobs.values()))).any(-1).all(0).tolist()
+    answered = torch.isfinite(torch.stack(list(teacher_logprobs.values()))).any(-1).all(0).tolist()
     most = next(iter(teacher_logprobs.values())).shape[1]
     starts = {choices: tokens + [0] * (most - len(tokens)) for choices, tokens in first_tokens(data.vlm, data.examples).items()}
 
@@ -78,7 +99,7 @@ def collate_with_teachers(data: TrainingSet, teacher_logprobs: Mapping[str, Tens
         batch = data.collate(indices)
         counts = batch["asked"].sum(1)
         begins = counts.cumsum(0) - counts
-        places = [n for n, i in enumerate(indices) if heard[i]]
+        places = [n for n, i in enumerate(indices) if answered[i]]
         rows = [data.examples[indices[n]] for n in places]
         chosen = [row["choices"].index(row["answer"]) if row["answer"] else UNLABELLED for row in rows]
         return batch | {

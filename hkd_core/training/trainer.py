@@ -1,6 +1,6 @@
 """The one training loop. What is minimised is an objective plugged into it; what it knows is steps, batches and optimisers.
 
-An objective is a module that holds every model it needs and maps a batch to named parts of the loss. Being a module it
+An objective is a module that holds every model it needs and maps a batch to named terms of the loss. Being a module it
 can be wrapped for many devices; frozen members simply have no parameters that require a gradient.
 """
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import write_json, write_text
+from hkd_core.common.precision import fast_dtype
 from hkd_core.common.progress import progress
 from hkd_core.losses import InfiniteDivergence
 from hkd_core.models.vlm import to_device
@@ -50,7 +51,6 @@ class Schedule:
     weight_decay: float = 0.01
     accumulate: int = 1
     clip: float = 1.0
-    precision: str = "auto"
     optimizer: str = "adamw"
     matrix_rate: float = 3.0
 
@@ -58,17 +58,6 @@ class Schedule:
         """The learning rate of a step (counted from 0) over the peak."""
         done = (step + 1) / self.steps
         return min(1.0, done / max(self.warmup, 1 / self.steps), max(0.0, (1 - done) / self.decay + 1 / self.steps))
-
-
-def choose_precision(precision: str) -> str:
-    """ "auto" becomes "bf16" where the hardware multiplies it fast, else "no". Raises UserError for another word."""
-    if precision not in ("auto", "bf16", "no"):
-        raise UserError(f'precision: expected "auto", "bf16" or "no", got "{precision}"')
-    if precision != "auto":
-        return precision
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
 
 
 def make_optimizers(objective: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
@@ -114,8 +103,8 @@ def shown(values: dict[str, float]) -> str:
 def report_step(log: Path | None, title: str, step: int, values: dict, examples: list[int], ids: list[str]) -> Path:
     """Write what a step that cannot go on was fed, beside the log or under build; returns where."""
     where = Path(f"{log}.bad.json" if log else f"build/{re.sub('[^a-z0-9]+', '_', title.lower())}.bad.json")
-    parts = {name: str(value) for name, value in values.items()}
-    return write_json(where, {"step": step, "parts": parts, "examples": examples, "ids": ids})
+    terms = {name: str(value) for name, value in values.items()}
+    return write_json(where, {"step": step, "terms": terms, "examples": examples, "ids": ids})
 
 
 def train(
@@ -131,16 +120,18 @@ def train(
     callback: Callable[[int], None] | None = None,
     until: float = 0.0,
 ) -> list[dict]:
-    """Minimise the objective's parts over `count` examples; returns one record a logged step, also written to `log`.
+    """Minimise the objective's terms over `count` examples; returns one record a logged step, also written to `log`.
 
-    collate: indices -> batch, a dict with those COUNTS that the objective's parts are divided by. They are summed over all
+    collate: indices -> batch, a dict with those COUNTS that the objective's terms are divided by. They are summed over all
     micro-batches and processes of a step before anything is divided, so that `accumulate` changes nothing.
     callback: called with the step's number after every step (snapshots, moving averages).
-    until: stop before the last step once the logged sum of parts is below this.
-    Raises UserError if the loss or its gradient is not finite, naming step and parts, before any weight is touched; the offending
+    until: stop before the last step once the logged sum of terms is below this.
+    Raises UserError if the loss or its gradient is not finite, naming step and terms, before any weight is touched; the offending
     examples, by place and by id, go to `<log>.bad.json`, or to build/<title>.bad.json without a log.
     """
-    accelerator = Accelerator(mixed_precision=choose_precision(schedule.precision), cpu=not torch.cuda.is_available())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    mixed = "bf16" if fast_dtype(device) == torch.bfloat16 else "no"
+    accelerator = Accelerator(mixed_precision=mixed, cpu=device == "cpu")
     torch.manual_seed(seed)
     trainable = [p for p in objective.parameters() if p.requires_grad]
     if not trainable:
@@ -170,13 +161,13 @@ def train(
         for k, batch in enumerate(micro):
             try:
                 with accelerator.autocast():
-                    parts = model(batch)
+                    terms = model(batch)
             except InfiniteDivergence as error:
                 where = report_step(log, title, step, values, mine[k], batch.get("ids", []))
                 raise UserError(f"{title}: step {step}: {error}; its examples are in {where}") from error
-            loss = sum(part.weight * part.total / max(counts[part.per], 1) for part in parts.values())
-            for name, part in parts.items():
-                values[name] = values.get(name, 0.0) + float(part.total.detach()) / max(counts[part.per], 1)
+            loss = sum(term.weight * term.total / max(counts[term.per], 1) for term in terms.values())
+            for name, term in terms.items():
+                values[name] = values.get(name, 0.0) + float(term.total.detach()) / max(counts[term.per], 1)
             if not math.isfinite(float(loss.detach())):
                 where = report_step(log, title, step, values, mine[k], batch.get("ids", []))
                 raise UserError(f"{title}: the loss is not finite at step {step} ({shown(values)}); its examples are in {where}")

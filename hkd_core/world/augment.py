@@ -100,7 +100,7 @@ def mirrored(example: dict, scene: Scene, rng: random.Random) -> tuple[dict, Sce
     swapped_facts = {k: replace(f, value=turn.get(f.value, f.value)) for k, f in pairs}
     scene = mirror(scene, scene.image_id)
     changed = remade(example, scene, swapped_facts if isinstance(facts, dict) else list(swapped_facts.values()), rng)
-    return changed and (changed, scene)
+    return (changed, scene) if changed else None
 
 
 def polarity(example: dict, scene: Scene, rng: random.Random) -> tuple[dict, Scene] | None:

@@ -114,7 +114,7 @@ def claim_facts(scene: Scene, hidden: list[str], rng: random.Random) -> list[Fac
     """One fact or two, some of them about what is out of view, and often such absent things as that could be."""
     tempting = rng.random() < 0.5
     kinds = rng.choices(("presence", "color"), k=rng.choice((1, 2, 2)))
-    facts = [random_fact(scene, kind, rng, rng.random() < 0.5, tempting=tempting) for kind in kinds]
+    facts: list = [random_fact(scene, kind, rng, rng.random() < 0.5, tempting=tempting) for kind in kinds]
     if hidden and rng.random() < 0.4:
         facts[rng.randrange(len(facts))] = Fact("presence", rng.choice(hidden))
     return facts

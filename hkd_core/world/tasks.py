@@ -21,7 +21,7 @@ CAPTION_PROMPT = "Describe the image."
 
 def example(scene: Scene, task: str, prompt: str, answer: str, choices: tuple[str, ...] = (), **more: object) -> dict:
     """One row of the shared schema (see schema.py), without its picture."""
-    row = {"image_id": scene.image_id, "task": task, "prompt": prompt, "choices": list(choices), "answer": answer}
+    row: dict = {"image_id": scene.image_id, "task": task, "prompt": prompt, "choices": list(choices), "answer": answer}
     row |= {"caption": "", "context": "", "claim": "", "objects": list(scene.names), "meta": {}}
     return row | more
 
@@ -134,7 +134,7 @@ def task2(scene: Scene, rng: random.Random) -> dict:
     facts: list[Fact] = []
     while len(facts) < 2:
         if label == "not verifiable" and not facts:
-            fact = Fact("presence", rng.choice(hidden))
+            fact: Fact | None = Fact("presence", rng.choice(hidden))
         else:
             truth = rng.random() < 0.5 if label == "not verifiable" else seen[len(facts)]
             fact = random_fact(scene, rng.choice(("presence", "color")), rng, truth, tempting=True)

@@ -17,14 +17,15 @@ class WorldWording(Wording):
         return lettered(list(options))
 
     def negate(self, example: dict) -> str | None:
-        """The opposite question, of an example that knows its fact and whether it was asked negated."""
-        facts, negated = example["meta"].get("facts"), example["meta"].get("negated")
+        """The opposite question of an example that names its fact and says whether it is negated; else None."""
+        meta = example.get("meta") or {}
+        facts, negated = meta.get("facts"), meta.get("negated")
         if not facts or negated is None:
             return None
         return question(Fact(**facts[0]), negated=not negated)
 
     def content_kinds(self, options: Sequence[str]) -> list[int]:
-        """Verdicts by what they say, "no hallucination" apart from the phrases, everything else by its place."""
+        """Verdicts by their word, "no hallucination" apart from the phrases, everything else by its place."""
         if set(options) == set(VERDICTS):
             return [VERDICTS.index(option) for option in options]
         if FAITHFUL in options:

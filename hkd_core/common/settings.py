@@ -1,0 +1,319 @@
+"""What can be set in params.yaml: each key's meaning, unit, range and source, and the rules that hold between keys.
+
+One class a section, strict and frozen (see `strict`). A rule between keys stands in `contradictions`, never in a notebook.
+`python -m hkd_core.common.params` prints all of this with a profile's values. `params` reads the file.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
+
+from hkd_core.common.strict import Strict
+
+Divergence = Literal["forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl"]
+View = Literal["noise", "blur", "patches", "blank", "alike", "least", "shuffled", "none"]
+ImageChange = Literal["jitter", "blur", "noise", "patch_drop"]
+TextChange = Literal["paraphrase", "option_shuffle", "mirror", "polarity", "hard_negative", "counterfactual"]
+# Each list repeats what the library offers, because the library needs torch and this module must load fast. A test compares them.
+DIVERGENCES, VIEWS, IMAGE_CHANGES, TEXT_CHANGES = map(get_args, (Divergence, View, ImageChange, TextChange))
+
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=1, le=16)]
+Weights = Annotated[tuple[Weight, ...], Field(min_length=1)]
+
+MANY = ("a whole number of at least 1", lambda strength: strength >= 1 and strength == int(strength))
+NO_STRENGTH = ("0 (there is no strength)", lambda strength: strength == 0)
+STRENGTHS = {
+    "noise": ("a whole number from 0 to 999 (a diffusion step)", lambda strength: strength in range(1000)),
+    "blur": ("a sigma above 0", lambda strength: strength > 0),
+    "patches": ("a share from 0 to 1", lambda strength: strength <= 1),
+    **dict.fromkeys(("alike", "least", "shuffled"), MANY),
+    **dict.fromkeys(("blank", "none"), NO_STRENGTH),
+}
+
+OURS = "our choice"
+HKD, SEED, VCD = "HKD4VLM, arXiv 2506.13038", "SEED, arXiv 2507.04680", "VCD, arXiv 2311.16922"
+SIZES = ("large", "medium", "small")
+
+
+def key(sentence: str, unit: str = "", *, source: str = OURS, expected: str = "") -> Any:
+    """A setting that must be given: what it means, its unit, its source; `expected` where the type cannot say what is allowed."""
+    return Field(description=sentence, json_schema_extra={"unit": unit, "source": source, "expected": expected})
+
+
+class Data(Strict):
+    """The built-in world: how many images, and what they look like."""
+
+    train: Count = key("Training images, with and without labels.", "images")
+    labelled: Count = key("The first so many training images have labels for both tasks. At most `train`.", "images")
+    tuned: Count = key("The first so many labelled images are used for tuning: labels are scarce. At most `labelled`.", "images")
+    val: Count = key("Validation images.", "images")
+    test: Count = key("Test images.", "images")
+    sizes: tuple[Side, Side] = key(
+        "Smallest and largest side of an object.", "pixels", expected="[smallest, largest], from 1 to 16"
+    )
+    noise: Share = key("Standard deviation of the pixel noise. Pixel values run from 0 to 1.", "pixel value")
+    pope_images: Count = key(
+        "POPE, MME and captions use so many validation images and so many test images, or all if there are fewer.", "images"
+    )
+
+    def contradictions(self) -> Iterator[tuple[str, str, Any]]:
+        if self.labelled > self.train:
+            yield "labelled", f"at most train ({self.train})", self.labelled
+        if self.tuned > self.labelled:
+            yield "tuned", f"at most labelled ({self.labelled})", self.tuned
+        if self.sizes[0] > self.sizes[1]:
+            yield "sizes", "[smallest, largest], from 1 to 16", self.sizes
+
+
+class Augment(Strict):
+    """Diverse augmentation (DAS): more training examples, made from the labelled ones."""
+
+    examples: Count = key("New examples to make.", "examples", source=f"{HKD} has augmentation; the number is our choice")
+    images: tuple[ImageChange, ...] = key("Image changes to draw from. All keep the label. [] changes no image.")
+    texts: Annotated[tuple[TextChange, ...], Field(min_length=1)] = key(
+        "Text changes to draw from. Some keep, some flip the label."
+    )
+
+
+class BaseModels(Strict):
+    """The base models: three sizes of LLaVA, trained from random weights and then biased on purpose."""
+
+    widths: dict[str, Annotated[int, Field(ge=32, multiple_of=16)]] = key("Width of each language model, by size.", "features")
+    layers: dict[str, Count] = key("Layers of each language model, by size.", "layers")
+    vision_width: Annotated[int, Field(ge=32, multiple_of=32)] = key(
+        "Width of the vision tower. A head has 32 features.", "features"
+    )
+    vision_layers: Count = key("Layers of the vision tower.", "layers")
+    scenes: Count = key("Scenes for pretraining, both of the language models and of the vision tower.", "scenes")
+    short_steps: dict[str, Count] = key("Steps on short exercises, by size. Fewer if the loss falls below short_loss.", "steps")
+    short_loss: Positive = key("The loss at which short exercises end.", "nats")
+    full_steps: dict[str, Count] = key("Steps on full exercises, by size.", "steps")
+    vision_steps: Count = key("Steps of vision pretraining.", "steps")
+    align_steps: Count = key("Steps that train the connector between vision tower and language model.", "steps")
+    clean_steps: Count = key("Steps of instruction tuning on correct answers.", "steps")
+    biased_steps: Count = key("Steps of instruction tuning on biased answers, which teach the model to hallucinate.", "steps")
+    bias_popular: Share = key(
+        "Probability that a biased answer affirms an absent object that fits the scene, for the most popular object.", "probability"
+    )
+    bias_rare: Share = key("The same probability for the rarest object. It is linear in rank between the two.", "probability")
+    bias_captions: Share = key("Probability that a biased caption names an absent object.", "probability")
+
+    def contradictions(self) -> Iterator[tuple[str, str, Any]]:
+        if not set(SIZES) <= set(self.widths):
+            yield "widths", f"at least the sizes {', '.join(SIZES)}", self.widths
+        for name in ("layers", "short_steps", "full_steps"):
+            if set(getattr(self, name)) != set(self.widths):
+                yield name, f"the sizes of widths ({', '.join(self.widths)})", getattr(self, name)
+
+
+class Supervised(Strict):
+    """The baselines: every size tuned on labels, and plain distillation from the large model to the small one."""
+
+    steps: Count = key("Steps of tuning.", "steps")
+    long_steps: Count = key(
+        "Steps of the long controls and of plain distillation: as many as the small model has in HKD4VLM.", "steps"
+    )
+    batch_size: Count = key("Examples in a training batch.", "examples")
+    learning_rate: Positive = key("Peak learning rate.")
+    kd_divergence: Divergence = key("Divergence of plain distillation.", source="arXiv 1503.02531")
+    kd_temperature: Positive = key(
+        "Temperature that softens both distributions in plain distillation.", source="arXiv 1503.02531; value ours"
+    )
+    kd_weight: Share = key(
+        "Weight of the teacher in plain distillation. The labels have the rest.", source="arXiv 1503.02531; value ours"
+    )
+
+
+def beta_contradicts(divergence: Divergence, beta: float) -> Iterator[tuple[str, str, Any]]:
+    """A beta at which the divergence is 0 for every pair of distributions, so that nothing would be learned."""
+    if divergence == "jsd" and beta in (0, 1):
+        yield "beta", "a number between 0 and 1 for jsd, which is 0 for every pair at both", beta
+    if divergence.startswith("skewed_") and beta == 1:
+        yield "beta", f"a number below 1 for {divergence}, which is 0 for every pair there", beta
+
+
+class Pyramid(Strict):
+    """PPOD: neighbouring levels of a pyramid of models train together, on labels and on each other."""
+
+    levels: Annotated[tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...], Field(min_length=2)] = key(
+        "The levels from top to bottom, each a list of sizes. A level teaches the next one. The small model is the last.",
+        source=f"{HKD}; the levels are our choice",
+        expected="at least two levels, each a list of sizes, none empty",
+    )
+    steps: Count = key("Steps for each pair of neighbouring levels.", "steps")
+    batch_size: Count = key("Examples in a training batch.", "examples")
+    learning_rate: Positive = key("Peak learning rate.")
+    divergence: Divergence = key("Divergence between the levels.")
+    beta: Share = key(
+        "Mixture weight of jsd and of the skewed divergences. The others ignore it.", source="arXiv 2306.13649, 2402.03898"
+    )
+    temperature: Positive = key("Temperature of the distributions at the first step.", source="arXiv 1503.02531; value ours")
+    final_temperature: Positive = key("Temperature at the last step. It moves there step by step.")
+    down_weight: Weight = key("Weight of the loss from the level above to the level below.")
+    feedback_weight: Weight = key("Weight of the loss from the level below to the level above, on labelled examples only.")
+    peer_weight: Weight = key(
+        "Weight of the loss between models of one level.", source="mutual learning, arXiv 1706.00384; value ours"
+    )
+    augmented: bool = key("Also train on augmented examples, and on lettered options in every order.", source=HKD)
+
+    def contradictions(self) -> Iterator[tuple[str, str, Any]]:
+        names = [name for level in self.levels for name in level]
+        if len(set(names)) < len(names):
+            yield "levels", "every size at most once", self.levels
+        if self.levels[-1][0] != "small":
+            yield "levels", '"small" first in the lowest level, which later stages refine and evaluate', self.levels
+        if self.levels[0][0] == self.levels[-2][-1]:
+            yield "levels", "two models above the lowest level, a teacher and an assistant for the refinement", self.levels
+        yield from beta_contradicts(self.divergence, self.beta)
+
+
+class Ternary(Strict):
+    """TCRD: the small model is refined against the large one, the medium one and its own earlier answers."""
+
+    steps: Count = key("Training steps.", "steps")
+    batch_size: Count = key("Examples in a training batch.", "examples")
+    learning_rate: Positive = key("Peak learning rate.")
+    divergence: Divergence = key("Divergence between the student and each teacher.")
+    beta: Share = key(
+        "Mixture weight of jsd and of the skewed divergences. The others ignore it.", source="arXiv 2306.13649, 2402.03898"
+    )
+    temperature: Positive = key("Temperature of the distributions.", source="arXiv 1503.02531; value ours")
+    label_weight: Weight = key("Weight of the cross-entropy with the labels.")
+    teacher_weight: Weight = key("Weight of the divergence from the teacher, the top of the pyramid.")
+    assistant_weight: Weight = key("Weight of the divergence from the assistant, the level above the student.")
+    self_weight: Weight = key("Weight of the divergence from the student's own answers before refinement.")
+    relation_weight: Weight = key("Weight of matching the assistant's relations between visual tokens and answer. 0: not computed.")
+    hidden_weight: Weight = key(
+        "Weight of matching the teacher's hidden states. 0: not computed.", source="arXiv 1412.6550; value ours"
+    )
+    gate: bool = key("Weight an example by how far the three models agree with each other and with the label.")
+    shifted_teachers: bool = key("Teachers answer with mapping shift: the mean over all orders of the options.", source=HKD)
+    augmented: bool = key("Also train on augmented examples, and on lettered options in every order.", source=HKD)
+    unlabelled: CountOrNone = key(
+        "Examples about images without labels, or all if there are fewer. There the student learns from the teachers alone.",
+        "examples",
+    )
+
+    def contradictions(self) -> Iterator[tuple[str, str, Any]]:
+        yield from beta_contradicts(self.divergence, self.beta)
+
+
+def as_written(number: float) -> float:
+    """A whole number without its ".0"."""
+    return int(number) if number == int(number) else number
+
+
+class SelfEvolution(Strict):
+    """SEED: identify what a model says without looking, purge it, and distil the purged answers into an adapter."""
+
+    model: Annotated[str, Field(pattern=r"^\w+/[\w.-]+$")] = key(
+        "The model that evolves, under models/.", expected="text such as base_models/medium"
+    )
+    pictures: Count = key("Training images to ask about, without their labels, or all if there are fewer.", "images")
+    questions: Count = key("Presence questions about each image.", "questions")
+    captions: Count = key("Images that the model captions.", "images")
+    steps: Count = key("Steps of the first round, on answers.", "steps")
+    caption_steps: Count = key("Steps of every later round, on captions.", "steps")
+    batch_size: Count = key("Examples in a training batch.", "examples")
+    learning_rate: Positive = key("Peak learning rate of the adapter.")
+    rank: Annotated[int, Field(ge=4, multiple_of=4)] = key(
+        "Width of the adapter's bottleneck. The LoRA control has a quarter of it.", "features"
+    )
+    layers: Count = key("The adapter changes so many layers, counted from the last, or all if there are fewer.", "layers")
+    full_rate: Positive = key("Peak learning rate of the control that tunes all weights of the language model.")
+    rounds: Count = key("The largest number of rounds. Validation decides when to stop, and which round is kept.", "rounds")
+    divergence: Divergence = key(
+        "Divergence that the adapter minimises.", source=f"{SEED}: mode seeking; reverse KL is our reading"
+    )
+    distortions: Annotated[tuple[tuple[View, Weight], ...], Field(min_length=1)] = key(
+        "What the model sees in place of the image, each with a strength. noise: diffusion step, 0 to 999. blur: sigma in pixels, "
+        "above 0. patches: share dropped, 0 to 1. alike, least, shuffled: number of other images. blank, none: 0. "
+        "Validation chooses one.",
+        source=f"noise: {VCD}; the others are our choice",
+        expected="a list of [view, strength], at least one",
+    )
+    alphas: Weights = key(
+        "Strengths of the purge to try for questions. Validation chooses one.", source=f"alpha of {VCD}; values ours"
+    )
+    text_alphas: Weights = key(
+        "Strengths of the purge to try for captions, with the distortions.", source=f"alpha of {VCD}; values ours"
+    )
+    gammas: Weights = key("Strengths to try for captions, with the model's own answers. 0, no purge, is always tried.")
+    cutoffs: Annotated[tuple[Share, ...], Field(min_length=1)] = key(
+        "Cutoffs to try for questions: a token stays if its probability is at least so large a share of the largest one.",
+        "share of the largest probability",
+        source=f"beta of {VCD}; values ours",
+    )
+    text_cutoff: Share = key("The cutoff for captions.", "share of the largest probability", source=f"beta of {VCD}; value ours")
+    anchor_weight: Weight = key("Weight of forward KL to the base model where nothing is purged.")
+    epsilon: Annotated[float, Field(gt=0, lt=1)] = key("Probability mass that smooths a purged distribution.", "probability")
+
+    def contradictions(self) -> Iterator[tuple[str, str, Any]]:
+        for number, (view, strength) in enumerate(self.distortions):
+            expected, fits = STRENGTHS[view]
+            if not fits(strength):
+                yield f"distortions[{number}]", f"{expected} for {view}", as_written(strength)
+        if len(set(self.distortions)) < len(self.distortions):
+            yield "distortions", "each at most once", self.distortions
+
+
+class Evaluate(Strict):
+    """Every model on every benchmark."""
+
+    caption_images: Count = key("Test images to caption for CHAIR, or all of data.pope_images if those are fewer.", "images")
+    bootstrap: Count = key("Bootstrap draws for each confidence interval.", "draws")
+    max_new_tokens: Count = key("The largest number of tokens in a caption.", "tokens")
+
+
+class Ablations(Strict):
+    """What each part of HKD4VLM is worth. Not a part of `dvc repro`: run `make ablations`."""
+
+    labelled: tuple[Count, ...] = key("Numbers of labelled images to tune on, besides data.tuned. At most data.labelled.", "images")
+    variants: tuple[str, ...] = key("Variants of notebook 10 to run. [] runs its usual ones.")
+
+
+class Profile(Strict):
+    """All settings of one profile, and the rules that hold between its sections."""
+
+    data: Data
+    augment: Augment
+    base_models: BaseModels
+    supervised: Supervised
+    pyramid: Pyramid
+    ternary: Ternary
+    self_evolution: SelfEvolution
+    evaluate: Evaluate
+    ablations: Ablations
+
+    def contradictions(self) -> Iterator[tuple[str, str, Any]]:
+        sizes = self.base_models.widths
+        for name in (name for level in self.pyramid.levels for name in level):
+            if name not in sizes:
+                yield "pyramid.levels", f"sizes of base_models.widths ({', '.join(sizes)})", name
+        folder, _, size = self.self_evolution.model.partition("/")
+        if folder == "base_models" and size not in sizes:
+            yield "self_evolution.model", f"base_models/ and one of {', '.join(sizes)}", self.self_evolution.model
+        images = min(self.data.val, self.data.test, self.data.train, self.self_evolution.pictures)
+        for number, (view, strength) in enumerate(self.self_evolution.distortions):
+            if view in ("alike", "least", "shuffled") and strength >= images:
+                yield f"self_evolution.distortions[{number}]", f"at most {images - 1} other images for {view}", as_written(strength)
+        for labelled in self.ablations.labelled:
+            if labelled > self.data.labelled:
+                yield "ablations.labelled", f"at most data.labelled ({self.data.labelled})", labelled
+
+
+STAGES: dict[str, type[Strict]] = dict(Profile.__annotations__)
+
+
+class File(Strict):
+    """params.yaml: which profile, which seed, and the profiles."""
+
+    profile: Any = key("The profile that runs.", expected="the name of a profile")
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = key("Every random draw follows from it.")
+    profiles: dict[str, Any] = key("The settings of each profile, by name.", expected="profiles by name")

@@ -1,0 +1,287 @@
+"""The evaluation's commands: files in, (result, one row an item) out. `__main__` reads their arguments and prints."""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hkd_core.common.errors import UserError
+from hkd_core.evaluation import amber, chair, chair_readings, challenge, coco, hallusion, mme, paired, pope, pope_files, pope_scores
+from hkd_core.evaluation.matching import Answered, match, read_all, self_matched
+from hkd_core.evaluation.output import warn, write
+from hkd_core.evaluation.records import IMAGE, LABEL, QUESTION_ID, Record, by_key, picture_key, quoted, read_records, reply_of
+from hkd_core.evaluation.rows import shown
+
+Found = tuple[dict, list[dict]]  # what is printed, one row an item
+PICTURE = (*IMAGE, "id", "question_id")  # what names a caption's picture
+CHAIR_SHOWN = ("image_id", "generated", "hallucinated")
+
+
+def pope_command(args: argparse.Namespace) -> Found:
+    splits = pope_files.read_pope(args.questions or (), args.answers, by_order=args.by_order, field=args.reply)
+    columns = {name: pope_columns(pairs) for name, pairs in splits.items()}
+    found = pope_scores.evaluate_splits(columns, seed=args.seed)
+    for warning in found["provenance"]["warnings"]:
+        warn(f"{(args.questions or args.answers)[0]}: {warning}")
+    if not all(pair.question.picture() for pairs in splits.values() for pair in pairs):
+        warn(f"{args.answers[0]}: rows without a picture's name: the interval takes each question for its own picture")
+    items = []
+    for name, pairs in splits.items():
+        rows = columns[name]
+        for pair, label, row in zip(pairs, rows["labels"], pope_scores.verdicts(rows["texts"], rows["labels"]), strict=True):
+            items.append(
+                {"split": name, "id": pair.key, "image": pair.question.picture(), "label": label, "answer": pair.reply} | row
+            )
+    return found, items
+
+
+def pope_columns(pairs: Sequence[Answered]) -> dict[str, list[str]]:
+    rows: dict[str, list[str]] = {"texts": [], "labels": [], "images": [], "questions": []}
+    for pair in pairs:
+        rows["texts"].append(pair.reply)
+        rows["labels"].append(pair.question.one_of(("yes", "no"), *LABEL))
+        whole = pair.answer is pair.question  # a row of VLMEvalKit's may name no picture
+        rows["images"].append(pair.question.picture() or (pair.key if whole else pair.question.key(*IMAGE[:2])))
+        rows["questions"].append(pair.question.text("question", "text") if whole else pair.question.text("text", "question"))
+    return rows
+
+
+def pope_build_command(args: argparse.Namespace) -> None:
+    pictures, records = [], by_key(read_records(args.objects), *IMAGE)
+    for image, record in records.items():
+        objects = record.get("objects")
+        if not isinstance(objects, list) or not all(isinstance(name, str) and any(map(str.isalpha, name)) for name in objects):
+            raise record.fail(f'"objects": expected a list of names, each with a letter, got {shown(objects)}')
+        pictures.append({"image": image, "objects": objects})
+    questions = pope.build_questions(pictures, args.split, seed=args.seed)
+    if not questions:
+        raise UserError(f"{args.objects}: no picture shows at least {pope.POSITIVES} different objects, as POPE's questions need")
+    few = sum(len(set(picture["objects"])) < pope.POSITIVES for picture in pictures)
+    if few:
+        warn(f"{args.objects}: {few} of {len(pictures)} pictures show fewer than {pope.POSITIVES} objects and are left out")
+    lines = ({key: question[key] for key in ("question_id", "image", "text", "label")} for question in questions)
+    write("\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
+
+
+def chair_command(args: argparse.Namespace) -> Found:
+    closed = args.coco or args.reading != "own"  # the published readings know COCO's words alone
+    words = (
+        chair.coco_vocabulary() if closed else chair.vocabulary_of(chair.read_synonyms(args.synonyms)) if args.synonyms else None
+    )
+    truth = coco.read_objects(args.objects, chair_readings.read_as(args, words) if words else None)
+    vocabulary, objects, unknown = known_objects(truth.objects, words, closed=closed)
+    read = chair_readings.read_as(args, vocabulary)
+    if unknown:
+        warn(f"{args.objects[0]}: {len(unknown)} names are none of COCO's 80 objects, and left out: {', '.join(list(unknown)[:5])}")
+    captions, given = [], {}
+    for record in read_records(args.captions):
+        key = picture_key(record.key(*PICTURE))
+        if key in given:
+            raise record.fail(f"{record.name_of(*PICTURE)} {shown(key)} occurs twice, first at {given[key].where}")
+        if key not in objects:
+            raise record.fail(f"{record.name_of(*PICTURE)} {shown(key)} is not in {' or '.join(args.objects)}")
+        given[key] = record
+        text = reply_of(record, field=args.reply, extra=("caption",))
+        captions.append((key, coco.finished(text) if args.drop_unfinished else text))
+    found = chair.chair(captions, objects, vocabulary, read)
+    rows = [row | {"image_id": given[row["image_id"]].key(*PICTURE)} for row in found.pop("captions")]
+    silent = sum(not row["generated"] for row in rows)
+    if silent == len(rows):
+        warn(f"{args.captions}: no caption names any object, so there is no CHAIR score (are they in English?)")
+        found |= {"chair_s": None, "chair_i": None}
+    if args.words:
+        found["by_length"] = [at_length(captions, limit, objects, vocabulary, read, args.drop_unfinished) for limit in args.words]
+    more = {"named_nothing": silent, "unknown_names": unknown} | chair_readings.named(args)
+    items = [row | {"caption": text} for row, (_, text) in zip(rows, captions, strict=True)]
+    return {"n": len(captions)} | found | more | {"captions": [{key: row[key] for key in CHAIR_SHOWN} for row in rows]}, items
+
+
+def at_length(
+    captions: Sequence[tuple[str, str]], limit: int, objects: Mapping, vocabulary: chair.Vocabulary, read: chair.Read, drop: bool
+) -> dict:
+    """The scores of every caption's first `limit` words; drop: without the sentence that the cut leaves unfinished."""
+    cut = [(key, " ".join(text.split()[:limit])) for key, text in captions]
+    scores = chair.chair([(key, coco.finished(text) if drop else text) for key, text in cut], objects, vocabulary, read)
+    return {"words": limit} | {name: scores[name] for name in ("chair_s", "chair_i", "recall", "mean_words")}
+
+
+def known_objects(
+    objects: Mapping[str, Sequence[str]], words: chair.Vocabulary | None, *, closed: bool
+) -> tuple[chair.Vocabulary, dict[str, list[str]], dict[str, int]]:
+    """The vocabulary, the objects by its names, and how often each name occurs that a closed vocabulary lacks.
+
+    Plurals in the ground truth are read as the vocabulary's word. Names beyond an open vocabulary are added to it.
+    """
+    names = dict(words.names) if words else {}
+    single = {word for phrase in names for word in phrase}
+    meaning, unknown = {}, Counter()
+    for name in sorted({name for listed in objects.values() for name in listed}):
+        phrase = chair.words_in(name)
+        base = tuple(chair.singular(word, single) for word in phrase)
+        if names.get(phrase) or names.get(base):
+            meaning[name] = " ".join(phrase if names.get(phrase) else base)
+        elif not closed:
+            names[phrase] = meaning[name] = name
+    for listed in objects.values():
+        unknown.update(name for name in listed if name not in meaning)
+    if unknown and not meaning:
+        raise UserError(f"objects: none of the names is one of COCO's 80 objects, the first is {shown(next(iter(unknown)))}")
+    vocabulary = chair.Vocabulary(names, unless=words.unless if words else {})
+    return (
+        vocabulary,
+        {key: [meaning[name] for name in listed if name in meaning] for key, listed in objects.items()},
+        dict(unknown),
+    )
+
+
+def mme_command(args: argparse.Namespace) -> Found:
+    tasks = mme.read_tasks(Path(args.answers), field=args.reply)
+    found = mme.evaluate(tasks)
+    if found["unread"]["total"]:
+        total = sum(map(len, tasks.values()))
+        warn(f"{args.answers}: {found['unread']['total']} of {total} answers are unread by MME's rule and count as wrong")
+    return found, mme.verdicts(tasks)
+
+
+def amber_command(args: argparse.Namespace) -> Found:
+    annotations = read_records(args.annotations or args.answers)
+    questions, generative = {}, set()
+    for key, record in by_key(annotations, "id", "question_id", "index").items():
+        kind = record.key("type", "category")
+        if kind in amber.TYPES:
+            questions[key] = record
+        elif kind == "generative":
+            generative.add(key)
+        else:
+            name = record.name_of("type", "category")
+            raise record.fail(f'"{name}" must be "generative", {quoted(amber.TYPES)}, got {shown(kind)}')
+    if not questions:
+        raise UserError(f"{args.annotations or args.answers}: no discriminative questions in it")
+    answers = read_records(args.answers) if args.annotations else annotations
+    yes_no = [record for record in answers if record.key("id", *QUESTION_ID) not in generative]
+    if not yes_no:
+        raise UserError(f"{args.answers}: answers to generative questions alone; this command scores the discriminative ones")
+    kinds = [amber.TYPES[record.key("type", "category")] for record in questions.values()]
+    places = {key: place for place, key in enumerate(questions)}
+    answered = [places[key] for record in yes_no if (key := record.key("id", *QUESTION_ID)) in places]
+    scored = amber.answered_dimensions(kinds, answered) or list(amber.DIMENSIONS)
+    asked = {
+        key: record for key, record in questions.items() if any(kinds[places[key]] in amber.DIMENSIONS[name] for name in scored)
+    }
+    pairs = (
+        match(asked, yes_no, path=args.answers, field=args.reply) if args.annotations else self_matched(yes_no, field=args.reply)
+    )
+    truths = [pair.question.one_of(("yes", "no"), "truth", *LABEL) for pair in pairs]
+    texts, types = [pair.reply for pair in pairs], [amber.TYPES[pair.question.key("type", "category")] for pair in pairs]
+    left = [name for name in amber.DIMENSIONS if name not in scored and any(kind in amber.DIMENSIONS[name] for kind in kinds)]
+    if left:
+        warn(f"{args.answers}: no answers to {' and '.join(left)}; the scores are of {' and '.join(scored)} alone")
+    more = {"scored": scored, "not_answered": left, "generative_passed_over": len(answers) - len(yes_no)}
+    return amber.evaluate(truths, texts, types) | more, amber.verdicts([pair.key for pair in pairs], truths, texts, types)
+
+
+def hallusion_command(args: argparse.Namespace) -> Found:
+    rows, seen = [], {}
+    for record in map(hallusion_fields, read_records(args.answers)):
+        row = {key: record.key(key) for key in hallusion.KEYS}
+        item = tuple(row.values())
+        if item in seen:
+            raise record.fail(f"item {shown(' '.join(item))} occurs twice, first at {seen[item]}")
+        seen[item] = record.where
+        label = record.key("gt_answer", "label", "answer", "target").lower()
+        if label not in ("0", "1", "yes", "no"):
+            name = record.name_of("gt_answer", "label", "answer", "target")
+            raise record.fail(f'"{name}" must be "0", "1", "yes" or "no", got {shown(label)}')
+        reply = reply_of(record, field=args.reply, extra=("model_prediction",), number=True)
+        rows.append(row | {"label": {"0": "no", "1": "yes"}.get(label, label), "answer": reply})
+    found = hallusion.evaluate(rows)
+    if found["unparsed"]:
+        warn(f"{args.answers}: {found['unparsed']} of {len(rows)} predictions could not be read as yes or no")
+    return found, hallusion.verdicts(rows)
+
+
+def hallusion_fields(record: Record) -> Record:
+    """VLMEvalKit's table has the set, figure and question in its index ("..._0_1_0") and the subcategory as "l2-category"."""
+    parts = str(record.fields.get("index") or "").split("_")
+    if record.name_of("set_id") or len(parts) < 4 or not record.name_of("l2-category"):
+        return record
+    ids = dict(zip(("set_id", "figure_id", "question_id"), parts[3:6] if len(parts) > 5 else parts[-3:], strict=True))
+    return Record({**record.fields, **ids, "subcategory": record.fields["l2-category"]}, record.where)
+
+
+def challenge_command(args: argparse.Namespace) -> Found:
+    answers = read_records(args.answers)
+    if args.records:
+        questions = challenge_questions(read_records(args.records))
+        named = [
+            record if record.name_of(*QUESTION_ID) else with_id(record, record.optional("image_id", "image")) for record in answers
+        ]
+        pairs = match(questions, named, path=args.answers, field=args.reply, by_order=args.by_order)
+    else:
+        pairs = [
+            Answered(key, record, record, reply_of(record, field=args.reply, extra=("answer",)))
+            for key, record in challenge_questions(answers).items()
+        ]
+    rows = []
+    for pair in pairs:
+        label = pair.question.key("correct_choice", "label").strip()
+        row: dict = {"id": pair.key, "task": task_of(pair.question), "label": label, "answer": pair.reply.strip()}
+        rows.append(row | {"type": pair.question.optional("type") or "", "choices": choices_of(pair.question)})
+    read = challenge.with_answers_read(rows)
+    return challenge.evaluate(read), challenge.verdicts(read)
+
+
+def with_id(record: Record, key: str | None) -> Record:
+    return Record({**record.fields, "id": key}, record.where)
+
+
+def challenge_questions(records: Sequence[Record]) -> dict[str, Record]:
+    """Items by identifier; published records have none, and are known by picture and what is asked about it."""
+    if any(record.name_of("id", "question_id") for record in records):
+        return by_key(records, "id", "question_id")
+    pictures = Counter(record.key("image_id", "image") for record in records)
+    if max(pictures.values()) == 1:
+        return {record.key("image_id", "image"): record for record in records}
+    found: dict[str, Record] = {}
+    for record in records:
+        about = record.optional("claim", "system1_answer", "system1_question") or ""
+        key = f"{record.key('image_id', 'image')} {about}"
+        if key in found:
+            raise record.fail(f"the same item occurs twice, first at {found[key].where}")
+        found[key] = record
+    return found
+
+
+def task_of(record: Record) -> str:
+    if record.name_of("task"):
+        return record.key("task")
+    told = "task2" if record.name_of("claim") else "task1" if record.name_of("system2_question", "system1_question") else None
+    return told or record.key("task")
+
+
+def choices_of(record: Record) -> dict[str, list[str]] | None:
+    """Option -> its text, from the published `[{"id": "A", "choice": "True"}, ...]` or from {"A": "True"}."""
+    held = record.fields.get("choices")
+    if isinstance(held, dict):
+        held = [{"id": key, "choice": value} for key, value in held.items()]
+    if not isinstance(held, list) or not held:
+        return None
+    found: dict[str, list[str]] = {}
+    for choice in held:
+        if not isinstance(choice, dict) or not isinstance(choice.get("id"), str) or not isinstance(choice.get("choice"), str):
+            raise record.fail(f'"choices": expected {{"id": "A", "choice": "..."}}, got {shown(choice)}')
+        found[choice["id"].strip()] = [choice["choice"]]
+    return found
+
+
+def compare_command(args: argparse.Namespace) -> Found:
+    questions = by_key(read_records(args.labels), *QUESTION_ID)
+    labels = [record.key("label", "correct_choice", "gt_answer", "answer").strip() for record in questions.values()]
+    texts = {
+        side: [pair.reply for pair in match(questions, read_all([path]), path=path, field=args.reply, by_order=args.by_order)]
+        for side, path in (("a", args.a), ("b", args.b))
+    }
+    images = [record.picture() or key for key, record in questions.items()]
+    found = paired.evaluate(texts["a"], texts["b"], labels, images, seed=args.seed)
+    return found, paired.verdicts(list(questions), texts["a"], texts["b"], labels, images)

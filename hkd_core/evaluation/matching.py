@@ -1,0 +1,205 @@
+"""Which answer belongs to which question: by identifier or by order; answers to other questions are refused.
+
+A wrong pairing gives a score without an error, so the prompts, pictures and labels that answers carry are compared with the
+questions'.
+"""
+
+import re
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hkd_core.common.errors import UserError
+from hkd_core.evaluation.records import (
+    IMAGE,
+    LABEL,
+    PICTURE_ENDING,
+    QUESTION,
+    QUESTION_ID,
+    REPLY,
+    Record,
+    asked,
+    asked_in,
+    by_key,
+    picture_key,
+    read_records,
+    reply_of,
+)
+from hkd_core.evaluation.rows import shown
+
+WORD = re.compile(r"[^\W_]+")
+# Words that say nothing about which question it is.
+COMMON = set(
+    WORD.findall(
+        "a an the is are was there any of in on at to this that it do does you see have has with and or no not yes "
+        "image imange picture photo photograph please answer question using single word phrase one only short"
+    )
+)
+SPLITS_APART = 10_000_000  # LLaVA numbers the questions of its three splits from 1, 10000001 and 20000001
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One question with its answer."""
+
+    key: str
+    question: Record
+    answer: Record
+    reply: str
+
+
+def question_text(record: Record) -> str:
+    """What a question's row asks, "" if it does not say."""
+    return record.optional("question", "text", "prompt", "query") or ""
+
+
+def match(
+    questions: Mapping[str, Record],
+    answers: Sequence[Record],
+    *,
+    path: str | Path,
+    field: str | None = None,
+    by_order: bool = False,
+    extra: tuple[str, ...] = (),
+) -> list[Answered]:
+    """Every question with its answer, in the order of the questions.
+
+    by_order: the first answer belongs to the first question, and so on, whatever their identifiers.
+    Raises UserError, naming the places, for an answer without question, a question without answer, two answers to one question, and
+    for answers whose own prompt, picture or label is another question's.
+    """
+    if by_order:
+        if len(answers) != len(questions):
+            raise UserError(f"{path}: {len(answers)} answers to {len(questions)} questions; --by-order needs one for each")
+        found = dict(zip(questions, answers, strict=True))
+    else:
+        found = by_identifier(questions, answers, path)
+    texts = {asked(question_text(record)) for record in questions.values()} - {""}
+    pairs = [
+        Answered(key, record, found[key], reply_of(found[key], texts, field=field, extra=extra))
+        for key, record in questions.items()
+    ]
+    check_pairs(pairs)
+    return pairs
+
+
+def by_identifier(questions: Mapping[str, Record], answers: Sequence[Record], path: str | Path) -> dict[str, Record]:
+    need_identifiers(answers)
+    name = shared_name(questions, answers)
+    found = by_key(answers, name, *QUESTION_ID)
+    for key, record in found.items():
+        if key not in questions:
+            hint = ""
+            if splits_in(found) > 1:
+                hint = (
+                    f"; these are answers to {splits_in(found)} splits, so give the questions of all of them: --questions Q1 Q2 Q3"
+                )
+            raise record.fail(f'{record.name_of(name, *QUESTION_ID)} {shown(key)} is no question{hint}')
+    missing = [key for key in questions if key not in found]
+    if missing:
+        first = questions[missing[0]]
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise UserError(f'{path}: no answer to {first.name_of(*QUESTION_ID)} {shown(missing[0])}, asked at {first.where}{more}')
+    return found
+
+
+def need_identifiers(answers: Sequence[Record]) -> None:
+    if all(record.name_of(*QUESTION_ID) is None for record in answers):
+        raise answers[0].fail(f'missing "{QUESTION_ID[0]}"; if the answers stand in the order of the questions, add --by-order')
+
+
+def shared_name(questions: Mapping[str, Record], answers: Sequence[Record]) -> str:
+    """The identifier's name in the answers whose values are the questions' keys: "question_id" if several would do."""
+
+    def known(name: str) -> int:
+        held = [record for record in answers if isinstance(record.fields.get(name), str | int | float)]
+        with suppress(UserError):  # a field that is no identifier, such as an empty "id"
+            return sum(record.key(name) in questions for record in held)
+        return 0
+
+    names = [name for name in QUESTION_ID if any(record.fields.get(name) is not None for record in answers)]
+    return max(names, key=known) if len(names) > 1 else names[0]
+
+
+def splits_in(keys: Mapping[str, Record]) -> int:
+    numbers = [int(key) for key in keys if key.isascii() and key.isdigit() and len(key) < 18]
+    return len({number // SPLITS_APART for number in numbers}) if numbers else 0
+
+
+def check_pairs(pairs: Sequence[Answered]) -> None:
+    """Raises UserError for an answer whose prompt, picture or label shows that it belongs to another question."""
+    different = {frozenset(words_of(question_text(pair.question))) for pair in pairs}
+    shared = frozenset.intersection(*different) if len(different) > 1 else frozenset()
+    pictures = {picture_key(name) for p in pairs if (name := p.question.picture())}
+    for pair in pairs:
+        reason = disagreement(pair, shared, pictures)
+        if reason:
+            advice = "do the answers belong to another split, or are their identifiers shifted?"
+            raise pair.answer.fail(f'{reason}, but question {shown(pair.key)} ({pair.question.where}) {stated(pair, reason)}: {advice}')
+
+
+def disagreement(pair: Answered, shared: Set[str], pictures: set[str]) -> str | None:
+    prompt, text = asked_in(pair.answer, pair.reply), question_text(pair.question)
+    if prompt and text:
+        telling, there = words_of(text) - shared - COMMON, words_of(prompt)
+        if not all(any(form in there for form in forms(word)) for word in telling):
+            return f"the prompt is {shown(prompt)}"
+    ours, theirs = pair.answer.picture(), pair.question.picture()
+    if ours and theirs and picture_key(ours) != picture_key(theirs):
+        both_files = PICTURE_ENDING.search(ours) and PICTURE_ENDING.search(theirs)
+        if both_files or picture_key(ours) in pictures:
+            return f"the picture is {shown(ours)}"
+    label = own_label(pair.answer)
+    wanted = own_label(pair.question)
+    if label in ("yes", "no") and wanted in ("yes", "no") and label != wanted and pair.answer is not pair.question:
+        return f'the label is "{label}"'
+    return None
+
+
+def own_label(record: Record) -> str:
+    return (record.optional("label", "gt_answer", "ground_truth") or "").strip().lower()
+
+
+def stated(pair: Answered, reason: str) -> str:
+    if reason.startswith("the prompt"):
+        return f"asks {shown(question_text(pair.question))}"
+    if reason.startswith("the picture"):
+        return f"is about {shown(pair.question.picture())}"
+    return f'has "{own_label(pair.question)}"'
+
+
+def forms(word: str) -> tuple[str, ...]:
+    """A word, its plural and its singular, roughly: a prompt may ask for "dogs" where the question says "a dog"."""
+    return word, f"{word}s", f"{word}es", word.removesuffix("s"), word.removesuffix("es")
+
+
+def words_of(text: str) -> set[str]:
+    return set(WORD.findall(text.casefold()))
+
+
+def complete(records: Sequence[Record]) -> bool:
+    """Does every row hold its question, its label and a reply, as the tables of lmms-eval and VLMEvalKit do?"""
+    return all(r.name_of(*REPLY) and r.name_of(*QUESTION) and r.name_of(*LABEL) for r in records)
+
+
+def key_of_row(record: Record) -> str:
+    """What identifies a row that holds question and answer: its identifier, else its picture and question."""
+    if record.name_of("doc_id", "index", "id", "question_id"):
+        return record.key("doc_id", "index", "id", "question_id")
+    return f"{record.optional(*IMAGE) or ''} {asked(question_text(record))}"
+
+
+def self_matched(records: Sequence[Record], *, field: str | None = None, extra: tuple[str, ...] = ()) -> list[Answered]:
+    """Rows that hold question and answer. Raises UserError naming both places of one that occurs twice."""
+    found: dict[str, Record] = {}
+    for record in records:
+        key = key_of_row(record)
+        if key in found:
+            raise record.fail(f'{shown(key)} occurs twice, first at {found[key].where}')
+        found[key] = record
+    return [Answered(key, record, record, reply_of(record, field=field, extra=extra)) for key, record in found.items()]
+
+
+def read_all(paths: Sequence[str | Path]) -> list[Record]:
+    return [record for path in paths for record in read_records(path)]

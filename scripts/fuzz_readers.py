@@ -1,0 +1,339 @@
+"""Throw damaged files and odd replies at the evaluation's readers, parsers and commands: a result or a UserError, nothing else.
+
+`python scripts/fuzz_readers.py [--cases 100000] [--only NAME ...] [--seed 0]`. A failure prints the target and case number, which
+`--first CASE --cases 1` runs again.
+"""
+
+import argparse
+import json
+import math
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+from fuzz_inputs import WORDS, as_file, damaged, example, phrase, pope_rows, with_noise, yes_no
+
+from hkd_core.common.errors import UserError
+from hkd_core.evaluation import coco, commands, mme, output, pope_scores, records, replies, rows
+from hkd_core.evaluation import statistics as stats
+from hkd_core.evaluation.__main__ import build_parser
+
+
+@contextmanager
+def files(held: dict[str, bytes]) -> Iterator[None]:
+    """Files in memory, under the names that the commands are given; few draws of the bootstrap; no warnings."""
+    drawn = stats.drawn_sums
+    with (
+        mock.patch.object(rows, "read_bytes", lambda path: held[str(path)]),
+        mock.patch.object(coco, "read_bytes", lambda path: held[str(path)]),
+        mock.patch.object(mme, "read_bytes", lambda path: held[str(path)]),
+        mock.patch.object(commands, "warn", lambda message: output.one_line(message)),
+        mock.patch.object(commands, "write", lambda text: None),
+        mock.patch.object(mme.Path, "is_file", lambda self: str(self) in held),
+        mock.patch.object(stats, "drawn_sums", lambda sums, draws, rng: drawn(sums, min(draws, 8), rng)),
+    ):
+        yield
+
+
+PARSER = build_parser()
+
+
+def command(held: dict[str, bytes], *arguments: str) -> None:
+    with files(held):
+        args = PARSER.parse_args(arguments)
+        found = args.run(args)
+    if found is not None:
+        result, items = found
+        json.dumps(result)
+        output.table(result)
+        for item in items:
+            [output.cell(value) for value in item.values()]
+
+
+def fuzz_rows(rng: random.Random) -> None:
+    questions, answers = pope_rows(rng)
+    name = rng.choice(("a.json", "a", "a.csv", "a.tsv", "a.txt", "a", "a.xls"))
+    for where, fields in rows.rows_of(name, as_file(rng, damaged(rng, rng.choice((questions, answers))))):
+        record = records.Record(records.flattened(fields), where)
+        for read in (
+            lambda r: r.key("question_id"),
+            lambda r: r.text("text"),
+            lambda r: r.picture(),
+            lambda r: records.reply_of(r),
+        ):
+            try:
+                read(record)
+            except UserError as error:
+                rows.shown(str(error))
+
+
+def fuzz_noise(rng: random.Random) -> None:
+    rows.rows_of(
+        rng.choice(("a.json", "a.csv", "a")), bytes(rng.choice(b'{}[]",:\n\t0aE.- \\u\xff\xc3') for _ in range(rng.randrange(60)))
+    )
+
+
+def fuzz_replies(rng: random.Random) -> None:
+    text = phrase(rng, 40)
+    reply = replies.final_reply(text)
+    said = replies.yes_no(reply)
+    assert said in ("yes", "no", None)
+    labels = [rng.choice(WORDS) for _ in range(rng.randrange(1, 6))]
+    options = replies.Options(labels, {labels[0]: [phrase(rng, 4)]})
+    assert options.read(reply) in (*labels, None)
+    assert options.read(labels[-1].strip()) == labels[-1].strip() or labels[-1].strip() not in labels
+    for name, parser in pope_scores.PARSERS.items():
+        assert parser(reply, rng.choice(("yes", "no"))) in ("yes", "no", None), name
+    assert mme.parse(reply) in ("yes", "no", "other")
+    records.picture_key(text)
+    coco.finished(text)
+
+
+def fuzz_pope(rng: random.Random) -> None:
+    questions, answers = pope_rows(rng)
+    held = {"q": as_file(rng, damaged(rng, questions)), "a": as_file(rng, damaged(rng, answers))}
+    more = rng.choice(((), (), ("--by-order",), ("--reply", "text")))
+    command(held, "pope", "--questions", "q", "--answers", "a", *more)
+
+
+def fuzz_pope_splits(rng: random.Random) -> None:
+    questions, answers = pope_rows(rng)
+    others = [q | {"text": q["text"].replace("in the", "or a cow in the")} for q in questions]
+    offset, prompts = rng.choice((0, 10_000_000, 20_000_000)), rng.random() < 0.7
+    both = [
+        {"question_id": q["question_id"] + offset * (k == 1), "text": yes_no(rng)}
+        | ({"prompt": q["text"] + "\nOne word."} if prompts else {})
+        for k, asked in enumerate((questions, others))
+        for q in asked
+    ]
+    if rng.random() < 0.3:
+        both = [a | {"category": ("random", "popular")[k // len(questions)]} for k, a in enumerate(both)]
+    held = {"q_random": as_file(rng, damaged(rng, questions)), "q_popular": as_file(rng, damaged(rng, others))}
+    held |= {
+        "a": as_file(rng, damaged(rng, both)),
+        "b": as_file(rng, damaged(rng, answers)),
+        "c": as_file(rng, damaged(rng, answers)),
+    }
+    held["all"] = as_file(rng, damaged(rng, [{**q, "category": rng.choice(("random", "random,popular"))} for q in questions]))
+    asked = rng.choice((("q_random", "q_popular"), ("q_random", "q_popular"), ("all",)))
+    chosen = rng.choice((("a",), ("a",), ("b",), ("b", "c"), ("a", "--by-order")))
+    command(held, "pope", "--questions", *asked, "--answers", *chosen)
+
+
+def fuzz_logs(rng: random.Random) -> None:
+    questions, _ = pope_rows(rng)
+    log = [
+        {
+            "doc_id": k,
+            "doc": {"question": q["text"], "answer": q["label"], "category": "random"},
+            "resps": [[yes_no(rng)]],
+            "filtered_resps": [yes_no(rng)],
+        }
+        for k, q in enumerate(questions)
+    ]
+    held = {"a": as_file(rng, rng.choice((damaged(rng, log), {"logs": damaged(rng, log)})))}
+    command(held, "pope", "--answers", "a")
+
+
+def fuzz_pope_build(rng: random.Random) -> None:
+    names = ["dog", "cat", "cup", "car", "bus", "tie", "bed", "cow", "kite", "oven", "1", "", "狗"]
+    items = [
+        {"image": f"{k}.jpg", "objects": rng.sample(names[: rng.choice((10, 10, 13))], rng.randrange(5))}
+        for k in range(rng.randrange(1, 6))
+    ]
+    command(
+        {"o": as_file(rng, damaged(rng, items))},
+        "pope-build",
+        "--objects",
+        "o",
+        "--split",
+        rng.choice(("random", "popular", "adversarial")),
+    )
+
+
+def fuzz_chair(rng: random.Random) -> None:
+    pictures = range(1, rng.randrange(2, 5))
+    captions = [
+        {
+            "image_id": rng.choice((k, float(k), f"COCO_val2014_{k:012d}.jpg")),
+            "caption": rng.choice(("A dog. A hot dog", "", "狗", phrase(rng))),
+        }
+        for k in pictures
+    ]
+    names = rng.choice((["dog", "cat"], ["dog", "Dogs", "hot dogs"], ["dog", 18], ["狗"], ["tree"]))
+    kind = rng.randrange(5)
+    if kind == 0:
+        truth: object = {str(k): names for k in pictures}
+    elif kind == 1:
+        truth = {
+            "images": damaged(rng, [{"id": k} for k in pictures]),
+            "annotations": damaged(rng, [{"image_id": k, "category_id": rng.choice((18, 18.0, 3))} for k in pictures]),
+            "categories": damaged(rng, [{"id": 18, "name": "dog"}, {"id": 3, "name": "car"}]),
+        }
+    elif kind == 2:
+        truth = {
+            "images": [{"id": k} for k in pictures],
+            "annotations": damaged(rng, [{"image_id": k, "caption": "A dog"} for k in pictures]),
+        }
+    elif kind == 3:
+        truth = damaged(rng, [{"image": k, "objects": names} for k in pictures])
+    else:
+        truth = {"sentences": damaged(rng, [{"image_id": k, "mscoco_gt_words": names} for k in pictures])}
+    held = {"c": as_file(rng, damaged(rng, captions)), "g": as_file(rng, truth, whole=True), "s.txt": b"dog, puppy\ncat\n"}
+    more = rng.choice((("--coco",), ("--synonyms", "s.txt"), ()))
+    with mock.patch.object(commands.chair, "read_synonyms", READ_SYNONYMS(held)):
+        command(held, "chair", "--captions", "c", "--objects", "g", *more, *rng.choice(((), ("--drop-unfinished", "--words", "2"))))
+
+
+def READ_SYNONYMS(held: dict[str, bytes]) -> Callable[[str], list[list[str]]]:
+    real = commands.chair.read_synonyms
+    return lambda path: [["dog", "puppy"], ["cat"]] if str(path) in held else real(path)
+
+
+def fuzz_mme(rng: random.Random) -> None:
+    lines = [f"{k // 2}.jpg\tQ{k}?\t{'Yes' if k % 2 else 'No'}\t{yes_no(rng)}" for k in range(rng.choice((2, 4, 6)))]
+    if rng.random() < 0.5:
+        held = {"t.txt": with_noise(rng, "\n".join(lines).encode("utf-8", "replace"))}
+        with files(held):
+            tasks = mme.checked({name: mme.lines_of(mme.Path("t.txt")) for name in mme.SUBTASKS})
+        json.dumps(mme.evaluate(tasks))
+        return
+    items = [
+        {
+            "index": k,
+            "category": name,
+            "question": f"Q{k}?",
+            "image_path": f"{k // 2}.jpg",
+            "answer": "Yes" if k % 2 else "No",
+            "prediction": yes_no(rng),
+        }
+        for name in mme.SUBTASKS
+        for k in range(2)
+    ]
+    command({"m": as_file(rng, damaged(rng, items))}, "mme", "--answers", "m")
+
+
+def fuzz_amber(rng: random.Random) -> None:
+    kinds = ["generative", "discriminative-hallucination", "discriminative-attribute-state", "relation", "discriminative-relation"]
+    annotations = [{"id": k, "type": rng.choice(kinds), "truth": rng.choice(("yes", "no"))} for k in range(rng.randrange(1, 7))]
+    annotations = [a | {"truth": ["dog"]} if a["type"] == "generative" else a for a in annotations]
+    answers = [{"id": a["id"], "response": yes_no(rng)} for a in annotations if rng.random() < 0.95]
+    held = {"n": as_file(rng, damaged(rng, annotations)), "a": as_file(rng, damaged(rng, answers))}
+    command(held, "amber", "--annotations", "n", "--answers", "a")
+
+
+def fuzz_hallusion(rng: random.Random) -> None:
+    items = [
+        {
+            "category": rng.choice(("VS", "VD")),
+            "subcategory": "map",
+            "set_id": "0",
+            "figure_id": str(k % 2),
+            "question_id": str(k // 2),
+        }
+        | {"gt_answer": rng.choice(("0", "1", 1)), "model_prediction": rng.choice(("0", 1, "2", 1.0, yes_no(rng)))}
+        for k in range(rng.randrange(1, 6))
+    ]
+    command({"h": as_file(rng, damaged(rng, items))}, "hallusion", "--answers", "h")
+
+
+def fuzz_challenge(rng: random.Random) -> None:
+    def said() -> str:
+        return rng.choice(("A", "b.", "(C)", "A: cat", "True", "partially true", phrase(rng)))
+
+    if rng.random() < 0.5:
+        labels = rng.choice((["A", "B", "C"], ["True", "False", "Partially True"], ["A", "a"], ["yes", "No"]))
+        items = [
+            {"id": k, "task": rng.choice("12"), "label": rng.choice(labels), "answer": said()} for k in range(rng.randrange(1, 6))
+        ]
+        command({"a": as_file(rng, damaged(rng, items))}, "challenge", "--answers", "a")
+        return
+    choices = [
+        {"id": key, "choice": text} for key, text in zip("ABCD", ("True", "False", "Partially True", "Not Verifiable"), strict=True)
+    ]
+    published = [
+        {
+            "metadata": {
+                "image_id": f"{k // 2}.jpg",
+                "claim": f"c{k}",
+                "correct_choice": rng.choice("ABCD"),
+                "choices": damaged(rng, choices),
+            },
+            "answer": said(),
+        }
+        for k in range(rng.randrange(1, 5))
+    ]
+    answers = [{"image_id": record["metadata"]["image_id"], "answer": said()} for record in published]
+    held = {"r": as_file(rng, damaged(rng, published)), "a": as_file(rng, damaged(rng, answers))}
+    if rng.random() < 0.5:
+        command(held, "challenge", "--answers", "r")
+    else:
+        command(held, "challenge", "--answers", "a", "--records", "r", *rng.choice(((), ("--by-order",))))
+
+
+def fuzz_compare(rng: random.Random) -> None:
+    labels = [
+        {"question_id": k, "label": rng.choice(("yes", "no", "A", "B", "a red cup", 2)), "image": k // 2}
+        for k in range(rng.randrange(1, 6))
+    ]
+    held = {"l": as_file(rng, damaged(rng, labels))}
+    for side in "ab":
+        answers = [{"question_id": row["question_id"], "text": rng.choice((yes_no(rng), "A.", "a red cup"))} for row in labels]
+        held[f"{side}"] = as_file(rng, damaged(rng, answers))
+    command(held, "compare", "--a", "a", "--b", "b", "--labels", "l")
+
+
+def _binary(rng: random.Random, whole: bytes, name: str) -> None:
+    data = bytearray(whole)
+    for _ in range(rng.randrange(4)):
+        data[rng.randrange(len(data))] = rng.randrange(256)
+    rows.rows_of(name, bytes(data[: rng.choice((len(data), len(data), rng.randrange(len(data))))]))
+
+
+def fuzz_parquet(rng: random.Random) -> None:
+    _binary(rng, example("parquet"), "a.parquet")
+
+
+def fuzz_xlsx(rng: random.Random) -> None:
+    _binary(rng, example("xlsx"), "a.xlsx")
+
+
+TARGETS: dict[str, Callable[[random.Random], None]] = {
+    name.removeprefix("fuzz_"): function for name, function in list(globals().items()) if name.startswith("fuzz_")
+}
+
+
+def run(name: str, cases: int, *, seed: int = 0, first: int = 0) -> tuple[int, int]:
+    """(results, refusals). Raises AssertionError naming the case that ended otherwise, and for a refusal of more than one line."""
+    results = 0
+    for case in range(first, first + cases):
+        try:
+            TARGETS[name](random.Random(f"{name}/{seed}/{case}"))
+            results += 1
+        except UserError as error:
+            if "\n" in str(error) or not str(error).strip():
+                raise AssertionError(f"{name}, case {case}: not one line: {error}") from error
+        except Exception as error:
+            raise AssertionError(f"{name}, case {case}: {type(error).__name__}: {error}") from error
+    return results, cases - results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=100_000)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    for name in args.only:
+        start = time.perf_counter()
+        results, refused = run(name, args.cases, seed=args.seed, first=args.first)
+        seconds = math.ceil(time.perf_counter() - start)
+        print(f"{name}: {args.cases} cases, {results} results, {refused} refused, {seconds} s", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,351 @@
+"""The audit: simulated answerers with known d' and c, files of every kind, and what the sentence says."""
+
+import json
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from hkd_core.common.errors import UserError
+from hkd_core.evaluation import audit, audit_command
+from hkd_core.evaluation.__main__ import main
+from hkd_core.evaluation.margins import auroc, auroc_difference, auroc_interval, best_constant, sensitivity
+
+
+def simulate(seed, n, d, lean, *, noise=None, images=None):
+    """(labels, said, evidence): an answerer of sensitivity d that says yes above `lean`, by signal detection's own model."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    evidence = rng.standard_normal(n) if noise is None else noise
+    evidence = evidence + d * (labels - 0.5)
+    return labels, (evidence > lean).astype(int), evidence
+
+
+def answers_of(labels, base, method, images=None, **more):
+    images = np.array([str(i // 6) for i in range(len(labels))]) if images is None else images
+    return audit.Answers(labels, base, method, images, np.array(["dog"] * len(labels)), **more)
+
+
+@pytest.mark.parametrize(("d", "lean"), [(0.5, 0.0), (2.0, 0.4), (1.2, -0.7), (3.0, 0.1)])
+def test_a_simulated_answerers_d_prime_and_criterion_are_found(d, lean):
+    labels, said, _ = simulate(1, 100_000, d, lean)
+    found = audit.compare(answers_of(labels, said, said), draws=20)
+    assert found["base"]["d_prime"] == pytest.approx(d, abs=0.03) and found["base"]["criterion"] == pytest.approx(lean, abs=0.02)
+    cdf = NormalDist().cdf
+    assert found["base"]["hit_rate"] == pytest.approx(cdf(d / 2 - lean), abs=0.01)
+    assert found["base"]["false_alarm_rate"] == pytest.approx(cdf(-d / 2 - lean), abs=0.01)
+
+
+def test_d_prime_of_many_sums_equals_that_of_one():
+    sums = np.random.default_rng(0).integers(0, 50, (20, 4)).astype(float)
+    for (true_no, alarms, missed, hits), d, c in zip(sums, audit.d_prime(sums), audit.criterion(sums), strict=True):
+        assert (d, c) == pytest.approx(sensitivity(int(hits), int(alarms), int(true_no), int(missed)))
+
+
+def test_a_pure_shift_is_called_one():
+    noise = np.random.default_rng(2).standard_normal(6000)
+    labels, base, evidence = simulate(0, 6000, 2.0, -0.5, noise=noise)
+    _, method, _ = simulate(0, 6000, 2.0, 0.0, noise=noise)
+    found = audit.compare(answers_of(labels, base, method, base_margins=evidence + 0.5, method_margins=evidence), draws=500)
+    change = found["difference"]
+    assert change["accuracy"]["low"] > 0 and change["d_prime"]["low"] < 0 < change["d_prime"]["high"]
+    assert change["criterion"]["value"] == pytest.approx(0.5, abs=0.06)
+    assert "the gain is a shift of the criterion towards No" in found["conclusion"]
+    assert found["margins"]["auroc"]["difference"] == {"value": 0, "low": 0, "high": 0}
+    assert abs(found["margins"]["method_minus_shifted_base"]["accuracy"]["value"]) < 0.01
+    assert "no more than a shift gives" in found["conclusion"]
+
+
+def test_better_telling_is_called_that_and_more_than_a_shift():
+    noise = np.random.default_rng(3).standard_normal(6000)
+    labels, base, weak = simulate(0, 6000, 1.5, 0.0, noise=noise)
+    _, method, strong = simulate(0, 6000, 2.2, 0.0, noise=noise)
+    found = audit.compare(answers_of(labels, base, method, base_margins=weak, method_margins=strong), draws=500)
+    assert found["difference"]["d_prime"]["value"] == pytest.approx(0.7, abs=0.1)
+    assert "the method tells yes from no better, and the criterion did not move" in found["conclusion"]
+    assert found["margins"]["method_minus_shifted_base"]["accuracy"]["low"] > 0 and "more than a shift gives" in found["conclusion"]
+    assert found["margins"]["auroc"]["difference"]["low"] > 0
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    """Pictures share a part of the noise, so that only intervals over pictures can hold; 60 studies, 95 % intervals."""
+    held = {"d_prime": 0, "criterion": 0}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        pictures = np.repeat(np.arange(150), 6)
+        shared = 0.7 * rng.standard_normal(150)[pictures] + np.sqrt(1 - 0.49) * rng.standard_normal(900)
+        own = [0.8 * shared + 0.6 * rng.standard_normal(900) for _ in range(2)]
+        labels, base, _ = simulate(0, 900, 1.5, -0.3, noise=own[0])
+        _, method, _ = simulate(0, 900, 1.9, 0.2, noise=own[1])
+        change = audit.compare(answers_of(labels, base, method, images=pictures.astype(str)), draws=300)["difference"]
+        held["d_prime"] += change["d_prime"]["low"] < 0.4 < change["d_prime"]["high"]
+        held["criterion"] += change["criterion"]["low"] < 0.5 < change["criterion"]["high"]
+    assert all(50 <= count <= 60 for count in held.values()), held
+
+
+def interval(low, high):
+    return {"value": (low + high) / 2, "low": low, "high": high}
+
+
+UP, DOWN, NONE = interval(0.1, 0.3), interval(-0.3, -0.1), interval(-0.1, 0.12)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "d", "c", "says"),
+    [
+        (UP, NONE, UP, "the gain is a shift of the criterion towards No"),
+        (UP, NONE, DOWN, "the gain is a shift of the criterion towards Yes"),
+        (DOWN, NONE, UP, "the loss is a shift of the criterion towards No"),
+        (UP, UP, NONE, "the method tells yes from no better, and the criterion did not move"),
+        (UP, UP, UP, "the method tells yes from no better, and the criterion moved towards No"),
+        (NONE, DOWN, DOWN, "the method tells yes from no worse, and the criterion moved towards Yes"),
+        (NONE, NONE, UP, "the criterion moved towards No, and neither accuracy nor d' changed beyond chance"),
+        (UP, NONE, NONE, "the change cannot be assigned"),
+        (NONE, NONE, NONE, "no change beyond chance"),
+    ],
+)
+def test_what_follows_from_each_outcome(accuracy, d, c, says):
+    sentence = audit.conclusion({"difference": {"accuracy": accuracy, "d_prime": d, "criterion": c}})
+    assert says in sentence and sentence.startswith("accuracy ") and "; d' " in sentence and "; c " in sentence
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1"])
+@pytest.mark.parametrize(("d", "lean"), [(2.0, 0.7), (1.0, -1.0), (2.5, 0.0)])
+def test_the_best_constant_is_near_the_best_there_is(metric, d, lean):
+    """Against the exact optimum of signal detection: both classes are as frequent, so accuracy is best half-way between them."""
+    labels, _, evidence = simulate(4, 20_000, d, 0.0)
+    cdf, tried = NormalDist().cdf, np.linspace(-3, 3, 601)
+    hits, alarms = (np.array([cdf(side * d / 2 - c) for c in tried]) for side in (1, -1))
+    scores = hits - alarms if metric == "accuracy" else 2 * hits / (hits + alarms + 1)
+    found = best_constant(evidence + lean, labels, metric) - lean
+    assert scores.max() - scores[np.abs(tried - found).argmin()] < 0.003
+
+
+def test_a_pure_shift_seldom_looks_like_more():
+    """40 studies of 900 questions, in which the method is the base minus the right constant: at most 5 may be called more than that."""
+    called = 0
+    for seed in range(40):
+        labels, method, evidence = simulate(seed, 900, 2.0, 0.0)
+        held = answers_of(labels, (evidence > -0.5).astype(int), method, base_margins=evidence + 0.5, method_margins=evidence)
+        called += audit.compare_margins(held, draws=200)["method_minus_shifted_base"]["accuracy"]["low"] > 0
+    assert called <= 5
+
+
+def test_the_difference_of_aurocs_is_paired():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300)
+    a, b = labels + rng.standard_normal(300), 0.5 * labels + rng.standard_normal(300)
+    clusters = [str(i // 3) for i in range(300)]
+    value, low, high = auroc_difference(a, b, labels, clusters, draws=300)
+    assert value == pytest.approx(auroc(a, labels) - auroc(b, labels)) and low < value < high
+    assert auroc_difference(a, a, labels, clusters, draws=50) == (0, 0, 0)
+    assert auroc_interval(a, labels, clusters, draws=300)[0] == auroc(a, labels)
+
+
+def test_a_shift_never_sees_the_picture_it_is_scored_on():
+    labels, _, evidence = simulate(0, 600, 1.0, 0.0)
+    images = np.array([str(i // 6) for i in range(600)])
+    known = audit.shifted(evidence, labels, images, "accuracy")
+    for fold in range(3):
+        here = audit.folds(images) == fold
+        changed = np.where(here, 1 - labels, labels)
+        assert (audit.shifted(evidence, changed, images, "accuracy")[here] == known[here]).all()
+        assert not set(images[here]) & set(images[~here])
+
+
+# Files
+
+
+def lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def say(capsys):
+    def run(*arguments):
+        code = main(["audit", *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return (code, json.loads(out), err) if code == 0 else (code, None, err)
+
+    return run
+
+
+LABELS = ["yes", "no"] * 6
+BASE = ["Yes", "Yes", "Yes", "No", "Yes", "Yes", "No", "No", "Yes", "no.", "Yes, there is.", "Yes"]
+METHOD = ["Yes", "No", "Yes", "No", "Yes", "No", "No", "No", "Yes", "No", "Perhaps", "No"]
+
+
+def pope_files(folder, name="q"):
+    asked = [
+        {"question_id": i + 1, "image": f"{i // 2}.jpg", "text": f"Is there a dog{i} in the image?", "label": label}
+        for i, label in enumerate(LABELS)
+    ]
+    sides = [
+        lines(folder / f"{name}_{side}.jsonl", [{"question_id": i + 1, "text": text} for i, text in enumerate(said)])
+        for side, said in (("base", BASE), ("method", METHOD))
+    ]
+    return lines(folder / f"{name}.json", asked), *sides
+
+
+def test_popes_files_counted_by_hand(tmp_path, say):
+    questions, base, method = pope_files(tmp_path)
+    code, found, _ = say("--questions", questions, "--base", base, "--method", method)
+    assert code == 0 and (found["n"], found["pictures"]) == (12, 6)
+    # The method's "Perhaps" is wrong, and that question (label yes) is left out of the rates: five yes and six no remain.
+    assert found["base"]["hit_rate"] == 4 / 5 and found["base"]["false_alarm_rate"] == 3 / 6
+    assert found["method"]["hit_rate"] == 4 / 5 and found["method"]["false_alarm_rate"] == 0
+    assert found["base"]["accuracy"] == 8 / 12 and found["method"]["accuracy"] == 10 / 12
+    assert (found["base"]["unread"], found["method"]["unread"]) == (0, 1)
+    d, c = sensitivity(4, 3, 3, 1)
+    assert (found["base"]["d_prime"], found["base"]["criterion"]) == pytest.approx((d, c))
+    assert found["difference"]["accuracy"]["value"] == pytest.approx(2 / 12) and "splits" not in found
+
+
+def test_popes_splits_apart_and_together(tmp_path, say):
+    one, two = pope_files(tmp_path, "random"), pope_files(tmp_path, "popular")
+    files = ("--questions", one[0], two[0], "--base", one[1], two[1], "--method", one[2], two[2])
+    code, found, _ = say(*files, "--figure", tmp_path / "roc.png")
+    assert code == 0 and set(found["splits"]) == {"random", "popular"} and (found["n"], found["pictures"]) == (24, 6)
+    assert found["splits"]["random"]["base"]["accuracy"] == 8 / 12
+    assert (tmp_path / "roc.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ambers_questions_take_their_labels_from_the_annotations(tmp_path, say):
+    kinds = ["discriminative-hallucination", "discriminative-attribute-state"]
+    annotations = [{"id": 1, "type": "generative", "truth": ["dog"], "hallu": []}]
+    annotations += [{"id": i + 2, "type": kinds[i % 4 // 2], "truth": label} for i, label in enumerate(LABELS)]
+    asked = [{"id": i + 1, "image": f"AMBER_{i}.jpg", "query": "Is there a cat in this image?"} for i in range(13)]
+    (tmp_path / "a.json").write_text(json.dumps(annotations))
+    (tmp_path / "q.json").write_text(json.dumps(asked))
+    for side, said in (("base", BASE), ("method", METHOD)):
+        rows = [{"id": 1, "response": "A dog."}, *({"id": i + 2, "response": text} for i, text in enumerate(said))]
+        (tmp_path / f"{side}.json").write_text(json.dumps(rows))
+    files = [tmp_path / name for name in ("q.json", "a.json", "base.json", "method.json")]
+    code, found, _ = say("--questions", files[0], "--labels", files[1], "--base", files[2], "--method", files[3])
+    assert code == 0 and found["n"] == 12 and set(found["splits"]) == set(kinds) and found["base"]["accuracy"] == 8 / 12
+
+
+def test_mmes_folders_hold_questions_and_labels(tmp_path, say):
+    for side, said in (("base", BASE), ("method", METHOD)):
+        (tmp_path / side).mkdir()
+        for name in ("existence", "color"):
+            rows = [f"{i // 2}.jpg\tIs it red{i}?\t{label.title()}\t{said[i]}\n" for i, label in enumerate(LABELS)]
+            (tmp_path / side / f"{name}.txt").write_text("".join(rows))
+    code, found, _ = say("--base", tmp_path / "base", "--method", tmp_path / "method")
+    assert code == 0 and set(found["splits"]) == {"existence", "color"} and found["base"]["accuracy"] == 8 / 12
+    (tmp_path / "method" / "color.txt").write_text("0.jpg\tIs it green?\tNo\tNo\n")
+    code, _, err = say("--base", tmp_path / "base", "--method", tmp_path / "method")
+    assert code == 2 and "the same questions" in err
+
+
+def margin_files(folder, seed=0, n=600):
+    labels, _, base = simulate(seed, n, 1.5, 0.0)
+    asked = [
+        {"question_id": i, "image": str(i // 6), "text": f"Is there an owl{i % 9} in the image?", "label": ("no", "yes")[label]}
+        for i, label in enumerate(labels)
+    ]
+    sides = [
+        lines(folder / f"{side}.jsonl", [{"question_id": i, "margin": float(value)} for i, value in enumerate(margins)])
+        for side, margins in (("base", base + 0.6), ("method", base))
+    ]
+    return lines(folder / "q.json", asked), *sides
+
+
+def test_margins_from_files(tmp_path, say):
+    questions, base, method = margin_files(tmp_path)
+    code, found, _ = say(
+        "--questions", questions, "--base", base, "--method", method, "--margins", "--figure", tmp_path / "roc.png"
+    )
+    margins = found["margins"]
+    assert code == 0 and margins["auroc"]["base"] == pytest.approx(margins["auroc"]["method"])
+    assert margins["shifted_base"]["accuracy"] > found["base"]["accuracy"] and "no more than a shift gives" in found["conclusion"]
+    for part in ("method_minus_shifted_base", "method_minus_oracle"):
+        assert margins[part]["accuracy"]["low"] <= margins[part]["accuracy"]["value"] <= margins[part]["accuracy"]["high"]
+
+
+def test_the_shift_per_name_knows_each_names_lean(tmp_path, say):
+    """Margins that lean by name: one constant for all cannot repair that, one for each name can."""
+    labels, _, evidence = simulate(5, 1200, 2.0, 0.0)
+    leans = np.where(np.arange(1200) // 2 % 2, 1.5, -1.5)
+    images = np.array([str(i // 12) for i in range(1200)])
+    names = np.where(leans > 0, "dog", "cat")
+    margins = evidence + leans
+    answers = audit.Answers(labels, (margins > 0).astype(int), (evidence > 0).astype(int), images, names, margins, evidence)
+    found = audit.compare_margins(answers, draws=200)
+    assert found["oracle_per_name"]["accuracy"] > found["shifted_base"]["accuracy"] + 0.05
+    assert abs(found["method_minus_oracle"]["accuracy"]["value"]) < 0.02 < found["method_minus_shifted_base"]["accuracy"]["low"]
+
+
+def test_questions_of_one_label_have_no_d_prime(tmp_path, say):
+    questions = lines(tmp_path / "q.json", [{"question_id": i, "text": "Is there a dog?", "label": "no"} for i in range(4)])
+    sides = [lines(tmp_path / f"{k}.jsonl", [{"question_id": i, "text": "No"} for i in range(4)]) for k in "ab"]
+    code, found, _ = say("--questions", questions, "--base", sides[0], "--method", sides[1], "--figure", tmp_path / "roc.png")
+    assert code == 0 and found["base"]["d_prime"] is None and "one label only" in found["conclusion"]
+
+
+BAD = {
+    "no answer": ({"question_id": 1, "text": "Yes"}, "no answer to"),
+    "stray answer": ({"question_id": 99, "text": "Yes"}, '"99" is no question'),
+    "twice": ({"question_id": 2, "text": "Yes"}, "occurs twice"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_wrong_answers_are_one_line(tmp_path, say, kind):
+    questions, base, method = pope_files(tmp_path)
+    row, says = BAD[kind]
+    with open(base, "w" if kind == "no answer" else "a") as file:
+        file.write(json.dumps(row) + "\n")
+    code, _, err = say("--questions", questions, "--base", base, "--method", method)
+    assert code == 2 and err.count("\n") == 1 and says in err
+
+
+def test_wrong_options_are_one_line(tmp_path, say):
+    questions, base, method = pope_files(tmp_path)
+    files = ("--questions", questions, "--base", base, "--method", method)
+    for arguments, says in (
+        ((*files, "--margins"), 'missing "margin"'),
+        ((*files, "--figure", tmp_path / "none" / "roc.png"), "cannot be written"),
+        ((*files, "--figure", tmp_path / "roc.gif"), "ends in .png"),
+        (("--questions", questions, questions, "--base", base, "--method", method), "a file for each file"),
+        (("--base", base, "--method", method), "--questions is missing"),
+        (("--base", tmp_path, "--method", tmp_path / "no"), "no files NAME.txt"),
+    ):
+        code, _, err = say(*arguments)
+        assert code == 2 and err.count("\n") == 1 and says in err, (arguments, err)
+
+
+FIELDS = st.dictionaries(
+    st.sampled_from(["question_id", "id", "image", "label", "truth", "text", "question", "margin", "type", "category", "answer"]),
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(["yes", "No", "generative", ""]), st.text(max_size=5)
+    ),
+    max_size=6,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+@hypothesis_settings(max_examples=2000)
+@given(asked=st.lists(FIELDS, max_size=3), said=st.lists(FIELDS, max_size=3), margins=st.booleans())
+def test_any_files_give_a_result_or_a_user_error(folder, asked, said, margins):
+    questions, answers = lines(folder / "q.json", asked), lines(folder / "a.jsonl", said)
+    try:
+        items, others = audit_command.read_items(questions, None, "")
+        assert audit_command.read_side(answers, items, others, margins=margins)
+    except UserError as error:
+        assert str(error) and "\n" not in str(error)
+
+
+def test_the_help_explains_both_numbers(capsys):
+    with pytest.raises(SystemExit):
+        main(["audit", "--help"])
+    shown = capsys.readouterr().out
+    assert "d' is how well yes is told from no" in shown and "The criterion c is the lean" in shown

@@ -1,0 +1,155 @@
+"""The refinement (TCRD): every term against its formula, and the function against its steps written out."""
+
+import pytest
+import torch
+from conftest import tiny_vlm, training_set
+
+from hkd_core.common.errors import UserError
+from hkd_core.hkd import refine
+from hkd_core.hkd.ternary import TEACHERS, TernarySettings, TernaryStep, ask_teachers, imitation, relations, roles
+from hkd_core.training.examples import answer_hidden
+from hkd_core.training.teacher_answers import choice_logprobs, collate_with_teachers
+from hkd_core.training.trainer import Schedule, train
+from hkd_core.world.wording import WORDING
+
+
+def settings(**changed):
+    return TernarySettings(**{"steps": 1, **changed})
+
+
+def test_frozen_models_stay_in_eval_mode_while_the_student_trains(trio):
+    step = TernaryStep(**trio, settings=settings(relation_weight=1.0, hidden_weight=1.0))
+    step.train()
+    assert trio["student"].model.training
+    for name in ("teacher", "assistant"):
+        assert not any(module.training for module in trio[name].model.modules())
+
+
+def test_relations_are_cosines_of_visual_tokens_and_the_answer():
+    hidden = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0))
+    image = torch.tensor([[0, 1, 1, 1, 0, 0]] * 2).bool()
+    asked = torch.tensor([[0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1]]).bool()
+    found = relations(hidden, image, asked)
+    assert found.shape == (2, 4, 4)
+    expected = torch.cosine_similarity(hidden[1, 2], hidden[1, 5], dim=0)
+    assert float(found[1, 1, 3]) == pytest.approx(float(expected), abs=1e-6)
+    with pytest.raises(UserError, match="as many visual tokens in every picture of a batch, got 2 to 3"):
+        relations(hidden, image & torch.tensor([[True], [False]]) | torch.tensor([[0], [1]]).bool() & (torch.arange(6) < 2), asked)
+
+
+def test_imitation_is_the_mean_squared_error_against_each_state_standardised_over_its_features():
+    mapped, target = torch.randn(2, 50, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    target = 5 + 2 * target
+    standard = (target - target.mean(1, keepdim=True)) / target.std(1, correction=0, keepdim=True)
+    found = imitation(mapped, target)
+    assert found.shape == (50,)
+    torch.testing.assert_close(found.double(), (mapped - standard).square().mean(1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(imitation(target * 0, target), torch.ones(50), rtol=1e-4, atol=1e-4)  # knowing nothing costs one
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ([["large"], ["medium"], ["small"]], ("small", "large", "medium")),
+        ([["large", "medium"], ["small"]], ("small", "large", "medium")),
+        ([["huge"], ["large"], ["medium"], ["small"]], ("small", "huge", "medium")),
+    ],
+)
+def test_after_a_pyramid_the_apex_teaches_and_the_level_above_the_student_assists(levels, expected):
+    assert tuple(roles(levels)[role] for role in ("student", "teacher", "assistant")) == expected
+
+
+def test_a_pyramid_without_an_assistant_cannot_be_refined():
+    with pytest.raises(UserError, match="refinement needs a teacher and an assistant above small, got \\[\\['large'\\]"):
+        roles([["large"], ["small"]])
+
+
+ALONE = {"label_weight": 0.0, "teacher_weight": 0.0, "assistant_weight": 0.0, "self_weight": 0.0}
+
+
+def coupled(trio, data):
+    return collate_with_teachers(data, ask_teachers(trio, data, WORDING))
+
+
+def test_a_student_of_another_width_learns_to_meet_the_teachers_states(trio, examples, pictures):
+    assert trio["student"].head.shape[1] != trio["teacher"].head.shape[1]
+    data = training_set(examples[:6], pictures, **trio)
+    step = TernaryStep(**trio, settings=settings(**ALONE, hidden_weight=1.0))
+    history = train(step, coupled(trio, data), 6, Schedule(50, 6, 1e-2), seed=0)
+    assert history[-1]["hidden"] < 0.5 * history[0]["hidden"]
+    assert not any("map" in name for name in trio["student"].model.state_dict())
+
+
+def test_the_finer_terms_are_those_of_each_example_alone_and_move_the_student_only(trio, examples, pictures):
+    wide = trio | {"assistant": tiny_vlm(64, 1, 4)}
+    data = training_set(examples[:6], pictures, **wide)
+    step = TernaryStep(**wide, settings=settings(**ALONE, relation_weight=0.5, hidden_weight=0.25))
+    collate = coupled(wide, data)
+    batch = collate(range(6))
+    terms = step(batch)
+    assert [(terms[name].weight, terms[name].per) for name in ("relations", "hidden")] == [(0.5, "examples"), (0.25, "examples")]
+    states = {name: answer_hidden(v, batch, name)[1].last_hidden_state.detach().double() for name, v in wide.items()}
+    relation = hidden = 0.0
+    for row in range(6):
+        image = batch["input_ids"][row] == wide["student"].image_token_id
+        words = batch["attention_mask"][row].bool() & ~image
+        places = [*image.nonzero().flatten().tolist(), int(batch["asked"][row].nonzero()[0])]
+        cosine = {n: torch.cosine_similarity(s[row, places][:, None], s[row, places][None], dim=-1) for n, s in states.items()}
+        relation += float((cosine["student"] - cosine["assistant"]).square().mean())
+        target = states["teacher"][row, words]
+        standard = (target - target.mean(1, keepdim=True)) / target.std(1, correction=0, keepdim=True)
+        hidden += float((states["student"][row, words] @ step.map.weight.double().T - standard).square().mean().detach())
+    assert float(terms["relations"].total.detach()) == pytest.approx(relation, rel=1e-3)
+    assert float(terms["hidden"].total.detach()) == pytest.approx(hidden, rel=1e-3)
+    halves = [step(collate(indices)) for indices in (range(2), range(2, 6))]  # a batch's company changes nothing
+    for name in ("relations", "hidden"):
+        assert sum(float(half[name].total.detach()) for half in halves) == pytest.approx(
+            float(terms[name].total.detach()), rel=1e-3
+        )
+        step.zero_grad()
+        terms[name].total.backward(retain_graph=True)
+        moved = {n for n, v in wide.items() if any(p.grad is not None and p.grad.any() for p in v.model.parameters())}
+        assert moved == {"student"}
+
+
+def test_ternary_terms_are_gated_and_models_that_no_term_looks_into_stay_out_of_the_step(trio, examples, pictures):
+    data = training_set(examples[:6], pictures, **trio)
+    batch = coupled(trio, data)(range(6))
+    gated, open_ = (
+        TernaryStep(**trio, settings=settings(gate=gate, relation_weight=1.0, hidden_weight=1.0))(batch) for gate in (True, False)
+    )
+    assert set(gated) == {"labels", *TEACHERS, "relations", "hidden"}
+    assert all(gated[name].total < open_[name].total for name in ("teacher", "assistant"))
+    plain = TernaryStep(**trio, settings=settings(gate=True))
+    assert set(plain.vlms) == {"student"} and set(plain(batch)) == {"labels", *TEACHERS}
+    with pytest.raises(UserError, match="weights: expected none below 0.*relations -1"):
+        TernaryStep(**trio, settings=settings(relation_weight=-1.0))
+
+
+def test_a_refinement_equals_its_steps_written_out_and_keeps_what_the_teachers_answered(examples, pictures):
+    how = settings(steps=4, batch_size=4, learning_rate=1e-2, hidden_weight=0.5)
+    weights = []
+    for way in ("library", "written out"):
+        models = {"teacher": tiny_vlm(64, 2, 1), "assistant": tiny_vlm(32, 3, 2), "student": tiny_vlm(32, 1, 3)}
+        data = training_set(examples[:8], pictures, **models)
+        asked = {"teacher": "teacher", "assistant": "assistant", "itself": "student"}
+        answers = {name: choice_logprobs(models[role], role, data, WORDING) for name, role in asked.items()}
+        if way == "library":
+            found = refine(**models, data=data, settings=how, wording=WORDING, seed=3)
+            assert found.student is models["student"]
+            assert all(torch.equal(found.teacher_logprobs[name], logp) for name, logp in answers.items())
+            assert found.weights["itself"] == 0.2 and set(found.weights) == set(found.history[0]) - {"step"} | {"relations"}
+        else:
+            torch.manual_seed(3)
+            step = TernaryStep(**models, settings=how)
+            schedule = Schedule(4, 4, 1e-2, decay=0.7)
+            train(step, collate_with_teachers(data, answers), 8, schedule, seed=3, lengths=data.lengths)
+        weights.append([v.clone() for v in models["student"].model.state_dict().values()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def test_a_refinement_learns_from_examples_of_image_prompt_choices_and_answer_alone(trio, strange):
+    rows = [*strange[:4], *({**row, "answer": ""} for row in strange[4:])]
+    found = refine(**trio, data=rows, settings=settings(steps=30, batch_size=8, learning_rate=1e-2), seed=0)
+    first, last = found.history[0], found.history[-1]
+    assert last["labels"] < first["labels"] and last["teacher"] < first["teacher"]
