@@ -129,6 +129,15 @@ def test_answers_read_in_batches_are_those_read_at_once(vlm, features):
     assert torch.equal(one[1], several[1]) and one[2] == several[2] and set(one[2]) == {0, 1, 2}
 
 
+def test_a_text_without_words_has_no_tokens_and_the_others_keep_their_owners(vlm, features):
+    row = {"image_id": features.ids[0], "prompt": CAPTION_PROMPT, "choices": []}
+    rows = [row | {"answer": text} for text in ("", "The image shows a dog.", "")]
+    _, tokens, owner = read_answers(vlm, rows, {"student": features.clean})
+    assert set(owner) == {1} and torch.equal(tokens, read_answers(vlm, rows[1:2], {"student": features.clean})[1])
+    with pytest.raises(UserError, match="expected at least one with an answer"):
+        read_answers(vlm, rows[:1], {"student": features.clean})
+
+
 # Purge
 
 
@@ -482,6 +491,6 @@ def test_seed_and_inference_know_nothing_of_the_built_in_world_nor_of_evaluation
     folder = find_root() / "hkd_core"
     for path in [*(folder / "seed").glob("*.py"), *(folder / "inference").glob("*.py")]:
         text = path.read_text()
-        above = ["hkd_core.world", "hkd_core.evaluation", "hkd_core.hkd", "hkd_core.params", "hkd_core.common.folders"]
+        above = ["hkd_core.world", "hkd_core.evaluation", "hkd_core.hkd", "hkd_core.common.params", "hkd_core.common.folders"]
         above += ["hkd_core.seed", "hkd_core.training"] if path.parent.name == "inference" else []
         assert not [name for name in above if f"from {name}" in text or f"import {name}" in text], path.name

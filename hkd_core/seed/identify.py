@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hkd_core.common.errors import UserError
 from hkd_core.common.margins import auroc_interval
 from hkd_core.inference.contrast import hallucination_score, isolate, plausible
 from hkd_core.inference.views import FREE_TEXT_VIEWS, Features, with_ids
@@ -39,8 +40,12 @@ def read_answers(
     """The logits at the answer tokens of the examples, read under each of several features.
 
     features: name -> image_id -> Encoded. Returns ({name: [N, V]}, ids [N] of the tokens, which example each belongs to [N]).
+    An example with the answer "" has no answer tokens. Raises UserError where all are so.
     """
-    data = TrainingSet(dict.fromkeys(features, vlm), with_ids(examples), features)
+    answered = [k for k, row in enumerate(examples) if row["answer"]]
+    if not answered:
+        raise UserError("examples to be read: expected at least one with an answer, got none")
+    data = TrainingSet(dict.fromkeys(features, vlm), with_ids([examples[k] for k in answered]), features)
     logits: dict[str, list[Tensor]] = {name: [] for name in features}
     tokens, owner = [], []
     for start in range(0, len(data), batch_size):
@@ -48,7 +53,7 @@ def read_answers(
         for name in features:
             logits[name].append(project(vlm, answer_hidden(vlm, batch, name)[0]).cpu())
         tokens.append(batch["labels"].cpu())
-        owner += [start + row for row in batch["asked"].nonzero()[:, 0].tolist()]
+        owner += [answered[start + row] for row in batch["asked"].nonzero()[:, 0].tolist()]
     return {name: torch.cat(parts) for name, parts in logits.items()}, torch.cat(tokens), owner
 
 
