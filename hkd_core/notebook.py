@@ -26,101 +26,10 @@ from hkd_core.common.errors import UserError
 from hkd_core.common.files import write_text
 from hkd_core.common.folders import load_folders
 from hkd_core.common.root import find_root
+from hkd_core.ipynb import cleaned, code_cells, read, scrubbed, text_of
 
-ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 MAGIC = re.compile(r"\s*[%!?]|\s*[\w, ]+=\s*[%!]|.*\?\s*$")
-
-
-def read(path: Path) -> dict:
-    """A notebook as plain dicts, every source joined to one text. Raises UserError naming the file if it is none.
-
-    Without nbformat, which takes a second to import.
-    """
-    try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        for cell in notebook["cells"]:
-            cell["source"] = joined(cell["source"])
-            _ = cell["metadata"].get("tags"), cell["cell_type"]
-        if notebook["nbformat"] != 4:
-            raise ValueError(f"expected nbformat 4, got {notebook['nbformat']}")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except KeyError as error:
-        raise UserError(f"{path}: not a notebook: it lacks {error}") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a notebook: {error}") from error
-    return notebook
-
-
-def joined(text: str | list[str]) -> str:
-    return text if isinstance(text, str) else "".join(text)
-
-
-def code_cells(notebook: dict) -> list[dict]:
-    """Its code cells that are not empty."""
-    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and cell["source"].strip()]
-
-
-def text_of(notebook: dict) -> str:
-    """In the form JupyterLab saves, so that saving an unchanged notebook changes nothing."""
-
-    def cell_lines(cell: dict) -> dict:
-        outputs = {"outputs": [output_lines(output) for output in cell["outputs"]]} if "outputs" in cell else {}
-        return cell | {"source": cell["source"].splitlines(True)} | outputs
-
-    def output_lines(output: dict) -> dict:
-        if "text" in output:
-            return output | {"text": output["text"].splitlines(True)}
-        data = {k: v.splitlines(True) if isinstance(v, str) else v for k, v in output.get("data", {}).items()}
-        return output | {"data": data} if data else output
-
-    lines = notebook | {"cells": [cell_lines(cell) for cell in notebook["cells"]]}
-    return json.dumps(lines, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-
-
-def normalised(notebook: dict) -> dict:
-    """Ids numbered, metadata reduced to what Jupyter needs and to tags."""
-    for number, cell in enumerate(notebook["cells"]):
-        tags = cell["metadata"].get("tags")
-        cell["id"], cell["metadata"] = f"cell-{number:02d}", {"tags": tags} if tags else {}
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
-    return {"cells": notebook["cells"], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
-
-
-def cleaned(notebook: dict) -> dict:
-    """As committed: no outputs, no counts."""
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            cell["outputs"], cell["execution_count"] = [], None
-    return normalised(notebook)
-
-
-def scrubbed(notebook: dict) -> dict:
-    """As a run leaves it, without what differs from run to run: stderr (progress, warnings), widgets, addresses."""
-    for cell in notebook["cells"]:
-        if cell["cell_type"] != "code":
-            continue
-        kept: list[dict] = []
-        for output in cell["outputs"]:
-            data = output.get("data", {})
-            if output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in data:
-                continue
-            for kind, value in data.items():
-                if kind.startswith("text/"):
-                    data[kind] = ADDRESS.sub("at 0x0", joined(value))
-            # Where one piece of printed text ends and the next begins is chance.
-            if output["output_type"] == "stream" and kept and kept[-1]["output_type"] == "stream":
-                kept[-1]["text"] += joined(output["text"])
-            else:
-                kept.append(output)
-        for output in kept:
-            if output["output_type"] == "stream":
-                overwritten = re.sub(r"[^\n]*\r(?!\n)", "", output["text"])
-                output["text"] = ADDRESS.sub("at 0x0", overwritten)
-        cell["outputs"] = kept
-    return normalised(notebook)
 
 
 def parameters_of(notebook: dict, name: str) -> dict[str, Any]:
