@@ -85,4 +85,4 @@ ready:
 
 # A ZIP download has no git; DVC must be told once.
 scm: ready
-	@[ -e .git ] || git rev-parse --git-dir >/dev/null 2>&1 || $(RUN) -m dvc config --local core.no_scm true
+	@[ -e .git ] || git rev-parse --git-dir >/dev/null 2>&1 || { $(RUN) -m dvc config --local core.no_scm true; }
