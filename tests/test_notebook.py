@@ -111,7 +111,7 @@ def test_a_failing_cell_is_named_with_its_line_and_the_target_stays(project):
     assert (root / "build" / "failed" / "mine.ipynb").is_file()
 
 
-def test_a_mistake_the_user_can_mend_is_one_line(project):
+def test_a_mistake_the_user_can_fix_is_one_line(project):
     project("from hkd_core.common.errors import UserError\nraise UserError('params.yaml: seed: expected a whole number')")
     with pytest.raises(UserError) as caught:
         notebook.run("one", [])

@@ -29,7 +29,8 @@ def imported(code: str) -> set[str]:
             names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
         for name in names:
             path = ROOT.joinpath(*name.split("."))
-            found |= {p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()}
+            packages = [folder / "__init__.py" for folder in (path, *path.parents) if folder.is_relative_to(ROOT / "hkd_core")]
+            found |= {p for p in (path.with_suffix(".py"), *packages) if p.is_file()}
     return found
 
 
@@ -52,7 +53,7 @@ def test_every_module_that_a_notebook_loads_is_among_its_stages_dependencies(nam
     missing = []
     for path in all_imported(code):
         place = path.relative_to(ROOT).as_posix()
-        trivial = not path.read_text().strip() or path.name == "__init__.py"
+        trivial = path.name == "__init__.py" and not imported(path.read_text())
         for stage in stages:
             if not trivial and not any(place == dep or place.startswith(f"{dep}/") for dep in stage["deps"]):
                 missing.append(place)

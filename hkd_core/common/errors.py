@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a person can mend."""
+"""The one exception for mistakes that a person can fix."""
 
 
 class UserError(Exception):

@@ -27,10 +27,12 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
             file.write(content)
         temporary.chmod(0o644)
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too leaves nothing behind
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+        if isinstance(error, OSError):
+            raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise
     return path
 
 

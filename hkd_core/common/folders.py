@@ -1,4 +1,4 @@
-"""Where a profile's outputs live: each profile has folders of its own, so that none overwrites another's."""
+"""Where a profile's outputs live: each profile has separate folders, so that none overwrites another's."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -66,9 +66,9 @@ def best_shift(margins: np.ndarray, labels: np.ndarray) -> float:
     """
     order = np.sort(np.unique(margins))
     candidates = np.concatenate([[order[0] - 1], (order[1:] + order[:-1]) / 2, [order[-1] + 1], [0.0]])
-    said = margins[None, :] > candidates[:, None]
-    hits = (said & (labels[None, :] == 1)).sum(1)
-    scores = 2 * hits / np.maximum(said.sum(1) + labels.sum(), 1)
+    answered_yes = margins[None, :] > candidates[:, None]
+    hits = (answered_yes & (labels[None, :] == 1)).sum(1)
+    scores = 2 * hits / np.maximum(answered_yes.sum(1) + labels.sum(), 1)
     best = candidates[scores >= scores.max() - 1e-12]
     return float(best[np.abs(best).argmin()])
 

@@ -35,9 +35,10 @@ def side_by_side(jobs: Sequence[Callable[[], object]]) -> list:
     threads = torch.get_num_threads()
     workers = min(len(jobs), threads)
     if workers < 2:
-        found = [begun(state, job) for job in jobs]
-        torch.set_rng_state(state)
-        return found
+        try:
+            return [begun(state, job) for job in jobs]
+        finally:
+            torch.set_rng_state(state)
     setting = precision.precision_setting()
     tasks = [delayed(begun_in_process)(state, job, place, setting) for place, job in enumerate(jobs)]
     with parallel_config(backend="loky", inner_max_num_threads=threads // workers), progress.lines_of_jobs(len(jobs)):

@@ -1,7 +1,7 @@
 """What can be set in params.yaml: each key's meaning, unit, range and source, and the rules that hold between keys.
 
 One class a section, strict and frozen (see `strict`). A rule between keys stands in `contradictions`, never in a notebook.
-`python -m hkd_core.common.params` prints all of this with a profile's values. `params` reads the file.
+`python -m hkd_core.params` prints all of this with a profile's values. `params` reads the file.
 """
 
 from collections.abc import Iterator

@@ -92,7 +92,7 @@ def load_pictures(folder: str | Path) -> Pictures:
 def load_examples(folder: str | Path, *tasks: str) -> list[dict]:
     """All examples, or those of the named tasks, with `meta` as a dict. Raises UserError if there are none."""
     table = _load(folder, EXAMPLE_FEATURES)
-    rows = [row | {"meta": json.loads(row["meta"])} for row in table if not tasks or row["task"] in tasks]
+    rows = [row | {"meta": json.loads(row["meta"] or "{}")} for row in table if not tasks or row["task"] in tasks]
     if not rows:
         raise UserError(f"{folder}: no examples of task {', '.join(tasks)}")
     return rows

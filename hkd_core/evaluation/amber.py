@@ -25,15 +25,15 @@ TYPES = {
 def scores(truths: Sequence[str], answers: Sequence[str | None]) -> dict:
     """truths: "yes" or "no"; answers: the same or None. In percent; precision, recall and F1 of "no"."""
     pairs = list(zip(truths, answers, strict=True))
-    said, there, hits = (
+    answered, there, hits = (
         sum(test(t, a) for t, a in pairs) for test in (lambda t, a: a == "no", lambda t, a: t == "no", lambda t, a: t == a == "no")
     )
     return {
         "n": len(pairs),
         "accuracy": 100 * sum(t == a for t, a in pairs) / len(pairs),
-        "precision": 100 * hits / max(said, 1),
+        "precision": 100 * hits / max(answered, 1),
         "recall": 100 * hits / max(there, 1),
-        "f1": 200 * hits / max(said + there, 1),
+        "f1": 200 * hits / max(answered + there, 1),
         "unparsed": sum(a is None for a in answers),
     }
 
@@ -58,8 +58,8 @@ def verdicts(keys: Sequence[str], truths: Sequence[str], texts: Sequence[str], t
     """One row a question: what it is, what was answered and read ("" for unparsed), and whether it is right."""
     rows = []
     for key, truth, text, kind in zip(keys, truths, texts, types, strict=True):
-        said = yes_no(text)
-        rows.append({"id": key, "type": kind, "truth": truth, "answer": text, "read": said or "", "right": said == truth})
+        reading = yes_no(text)
+        rows.append({"id": key, "type": kind, "truth": truth, "answer": text, "read": reading or "", "right": reading == truth})
     return rows
 
 

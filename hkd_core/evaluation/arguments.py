@@ -1,4 +1,4 @@
-"""Reading the arguments of the evaluation's commands: what is wrong is said in one line."""
+"""Reading the arguments of the evaluation's commands: one line says what is wrong."""
 
 import argparse
 from collections.abc import Callable

@@ -83,12 +83,12 @@ METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def counts(labels: np.ndarray, said: np.ndarray, read: np.ndarray) -> np.ndarray:
+def counts(labels: np.ndarray, codes: np.ndarray, read: np.ndarray) -> np.ndarray:
     """[N, 6]: one-hot (label, answer) where `read`, then right and 1 everywhere."""
     found = np.zeros((len(labels), 6))
     rows = np.flatnonzero(read)
-    found[rows, labels[rows] * 2 + said[rows]] = 1
-    found[:, 4] = said == labels
+    found[rows, labels[rows] * 2 + codes[rows]] = 1
+    found[:, 4] = codes == labels
     found[:, 5] = 1
     return found
 
@@ -148,21 +148,21 @@ def compare_margins(answers: Answers, *, draws: int = 2000, seed: int = 0) -> di
         return None
     per_name = (minus_group_constants(base, labels, list(answers.names), half) > 0).astype(int)
     found: dict = {"shifted_base": {}, "oracle_per_name": {}, "method_minus_shifted_base": {}, "method_minus_oracle": {}}
-    said = answered(labels, answers.method)
+    read_codes = answered(labels, answers.method)
     for metric, score in (("accuracy", accuracy), ("f1", f1)):
         rivals = {"shifted_base": shifted(base, labels, images, metric), "oracle_per_name": per_name}
         for rival, difference in (("shifted_base", "method_minus_shifted_base"), ("oracle_per_name", "method_minus_oracle")):
             rows = answered(labels, rivals[rival])
             found[rival][metric] = float(score(rows.sum(0)))
-            found[difference][metric] = spread(stats.paired_interval(said, rows, images, score, draws=draws, seed=seed))
+            found[difference][metric] = spread(stats.paired_interval(read_codes, rows, images, score, draws=draws, seed=seed))
     aurocs = {"base": auroc(base, labels), "method": auroc(method, labels)}
     gain = of_margins.auroc_difference(method, base, labels, images, draws=min(draws, 1000), seed=seed)
     return found | {"auroc": aurocs | {"difference": spread(gain)}}
 
 
-def answered(labels: np.ndarray, said: np.ndarray) -> np.ndarray:
+def answered(labels: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """`counts` in which an unread answer is the wrong one, so that it is missed or wrong but never left out."""
-    return counts(labels, np.where(said == UNREAD, 1 - labels, said), np.ones(len(labels), bool))
+    return counts(labels, np.where(codes == UNREAD, 1 - labels, codes), np.ones(len(labels), bool))
 
 
 def f1(sums: np.ndarray) -> np.ndarray:

@@ -158,7 +158,7 @@ def read_side(path: str, items: Sequence[Item], others: set[str], *, margins: bo
         margin = read_margin(record) if margins else 0.0
         bare = margins and record.name_of(*REPLY, *MAYBE_REPLY) is None
         reply = "" if bare else reply_of(record, texts)
-        found.append((int(margin > 0) if bare else said(strict(reply)), margin))
+        found.append((int(margin > 0) if bare else code_of(strict(reply)), margin))
         if item.record:
             pairs.append(Answered(item.key, item.record, record, reply))
     check_pairs(pairs)
@@ -176,7 +176,7 @@ def read_margin(record: Record) -> float:
     return margin
 
 
-def said(answer: str | None) -> int:
+def code_of(answer: str | None) -> int:
     return {"yes": 1, "no": 0}.get(answer or "", UNREAD)
 
 
@@ -212,7 +212,7 @@ def mme_rows(folder: Path) -> Iterator[tuple[Item, int]]:
             item = Item(
                 f"{path.stem}/{image}/{question}", image, LABELS[truth.strip().lower()], path.stem, question, f"{path}:{number}"
             )
-            yield item, said(mme.parse(answer))
+            yield item, code_of(mme.parse(answer))
 
 
 def assembled(items: Sequence[Item], sides: dict[str, list[tuple[int, float]]], *, margins: bool) -> tuple[Answers, list[str]]:

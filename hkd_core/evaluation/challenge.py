@@ -13,12 +13,12 @@ def label_scores(labels: Sequence[str], answers: Sequence[str]) -> dict:
     false alarm. A ratio of nothing is 0.
     """
     classes = sorted(set(labels))
-    said_of, there_of = Counter(answers), Counter(labels)
+    answered_of, there_of = Counter(answers), Counter(labels)
     hits_of = Counter(a for a, b in zip(labels, answers, strict=True) if a == b)
     per_label = {}
     for name in classes:
-        hits, said, there = hits_of[name], said_of[name], there_of[name]
-        scores = {"precision": hits / max(said, 1), "recall": hits / there, "f1": 2 * hits / (said + there)}
+        hits, answered, there = hits_of[name], answered_of[name], there_of[name]
+        scores = {"precision": hits / max(answered, 1), "recall": hits / there, "f1": 2 * hits / (answered + there)}
         per_label[name] = scores | {"support": there}
     accuracy = sum(a == b for a, b in zip(labels, answers, strict=True)) / len(labels)
     mean = {k: sum(row[k] for row in per_label.values()) / len(per_label) for k in ("precision", "recall", "f1")}
@@ -54,8 +54,8 @@ def with_answers_read(rows: Sequence[dict]) -> list[dict]:
     for row in rows:
         own = row.get("choices")
         options = Options([row["label"], *own], own) if own else common[row["task"]]
-        said = options.read(row["answer"])
-        read.append(row | {"text": row["answer"], "answer": said or "", "unparsed": said is None})
+        reading = options.read(row["answer"])
+        read.append(row | {"text": row["answer"], "answer": reading or "", "unparsed": reading is None})
     return read
 
 

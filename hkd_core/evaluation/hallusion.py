@@ -27,8 +27,8 @@ def unparsed(text: str) -> bool:
 
 def is_right(row: dict) -> bool:
     """row: KEYS, "label" ("yes" or "no") and "answer" (any text)."""
-    said = read(row["answer"])
-    return said == row["label"] or (said is None and without_figure(row))
+    reading = read(row["answer"])
+    return reading == row["label"] or (reading is None and without_figure(row))
 
 
 def without_figure(row: dict) -> bool:

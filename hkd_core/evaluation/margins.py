@@ -28,8 +28,8 @@ def best_constant(margins: Sequence[float], labels: Sequence[int], metric: str =
     at, yes = np.asarray(margins, float), np.asarray(labels) == 1
     width = max(0.5 * at.std() * len(at) ** -0.2, 1e-9)
     candidates = np.append(np.quantile(at, np.linspace(0.0, 1.0, 200)), 0.0)
-    said = 1 / (1 + np.exp(-np.clip((at - candidates[:, None]) / width, -500, 500)))  # [201, N]
-    hits, alarms = said[:, yes].sum(1), said[:, ~yes].sum(1)
+    p_yes = 1 / (1 + np.exp(-np.clip((at - candidates[:, None]) / width, -500, 500)))  # [201, N]
+    hits, alarms = p_yes[:, yes].sum(1), p_yes[:, ~yes].sum(1)
     scores = hits - alarms if metric == "accuracy" else 2 * hits / np.maximum(hits + alarms + yes.sum(), 1)
     return float(candidates[scores.argmax()])
 

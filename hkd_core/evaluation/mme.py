@@ -69,8 +69,8 @@ def evaluate(tasks: Mapping[str, Sequence[Item]]) -> dict:
     return scores | totals(scores) | more
 
 
-def scored(tasks: Mapping[str, Sequence[Item]], said: Callable[[Item], str]) -> dict:
-    return {name: subtask_scores([(item.image, said(item) == item.truth) for item in items]) for name, items in tasks.items()}
+def scored(tasks: Mapping[str, Sequence[Item]], read: Callable[[Item], str]) -> dict:
+    return {name: subtask_scores([(item.image, read(item) == item.truth) for item in items]) for name, items in tasks.items()}
 
 
 def totals(scores: Mapping[str, Mapping]) -> dict:
@@ -87,9 +87,9 @@ def verdicts(tasks: Mapping[str, Sequence[Item]]) -> list[dict]:
     rows = []
     for name, items in tasks.items():
         for item in items:
-            said = parse(item.answer)
+            reading = parse(item.answer)
             row = {"subtask": name, "image": item.image, "question": item.question, "truth": item.truth, "answer": item.answer}
-            rows.append(row | {"read": "" if said == "other" else said, "right": said == item.truth})
+            rows.append(row | {"read": "" if reading == "other" else reading, "right": reading == item.truth})
     return rows
 
 

@@ -16,12 +16,12 @@ def read_answers(texts: Sequence[str], labels: Sequence[str]) -> list[str | None
     return [(words if label in closed else others).read(text) for text, label in zip(texts, labels, strict=True)]
 
 
-def right_of(said: Sequence[str | None], labels: Sequence[str]) -> list[bool]:
+def right_of(readings: Sequence[str | None], labels: Sequence[str]) -> list[bool]:
     """Yes and no whatever their case, the others as they are."""
     closed = ("yes", "no")
     return [
         word is not None and (word.lower() == label.lower() if label.lower() in closed else word == label)
-        for word, label in zip(said, labels, strict=True)
+        for word, label in zip(readings, labels, strict=True)
     ]
 
 
@@ -50,7 +50,7 @@ def verdicts(keys: Sequence[str], a: Sequence[str], b: Sequence[str], labels: Se
     """One row a question: what both answered, how it was read ("" for unparsed), and whether it is right."""
     rows: list[dict] = [{"id": key, "image": image, "label": label} for key, image, label in zip(keys, images, labels, strict=True)]
     for side, texts in (("a", a), ("b", b)):
-        said = read_answers(texts, labels)
-        for row, text, word, right in zip(rows, texts, said, right_of(said, labels), strict=True):
+        readings = read_answers(texts, labels)
+        for row, text, word, right in zip(rows, texts, readings, right_of(readings, labels), strict=True):
             row |= {side: text, f"read_{side}": word or "", f"right_{side}": right}
     return rows

@@ -91,10 +91,10 @@ def score(texts: Sequence[str], labels: Sequence[str], parser: str = "strict") -
     texts, labels: [N], labels "yes" or "no". tp + fp + tn + fn + unparsed = N; `unparsed_positive` are the unparsed whose label is
     yes, which count as missed except in lmms_eval. A ratio of nothing is 0. Raises ValueError if there are no answers.
     """
-    said = [PARSERS[parser](text, label) for text, label in zip(texts, labels, strict=True)]
-    if not said:
+    readings = [PARSERS[parser](text, label) for text, label in zip(texts, labels, strict=True)]
+    if not readings:
         raise ValueError("no answers to score")
-    seen = list(zip(said, labels, strict=True))
+    seen = list(zip(readings, labels, strict=True))
     tp, fp, tn, fn = (seen.count(kind) for kind in (("yes", "yes"), ("yes", "no"), ("no", "no"), ("no", "yes")))
     lost = seen.count((None, "yes"))
     positives = tp + fn if parser == "lmms_eval" else tp + fn + lost
@@ -105,13 +105,13 @@ def score(texts: Sequence[str], labels: Sequence[str], parser: str = "strict") -
         "fp": fp,
         "tn": tn,
         "fn": fn,
-        "unparsed": said.count(None),
+        "unparsed": readings.count(None),
         "unparsed_positive": lost,
-        "accuracy": (tp + tn) / len(said),
+        "accuracy": (tp + tn) / len(readings),
         "precision": precision,
         "recall": recall,
         "f1": 2 * tp / max(tp + fp + positives, 1),
-        "yes_ratio": yes / len(said),
+        "yes_ratio": yes / len(readings),
     }
 
 
@@ -119,14 +119,14 @@ def strict_f1(
     texts: Sequence[str], labels: Sequence[str], images: Sequence[str], *, draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float, float]:
     """(F1, low, high) under the strict rule, 95 %, clustered by image."""
-    said = [strict(text) for text in texts]
-    pairs = zip(said, labels, strict=True)
+    readings = [strict(text) for text in texts]
+    pairs = zip(readings, labels, strict=True)
     counts = np.array([(a == b == "yes", a == "yes", b == "yes") for a, b in pairs], float)
     return cluster_interval(counts, images, f1_of_hits, draws=draws, seed=seed)
 
 
 def f1_of_hits(sums: np.ndarray) -> np.ndarray:
-    """F1 from sums [..., 3] of (said yes and right, said yes, label yes); 0 where there is nothing."""
+    """F1 from sums [..., 3] of (answered yes and right, answered yes, label yes); 0 where there is nothing."""
     return 2 * sums[..., 0] / np.maximum(sums[..., 1] + sums[..., 2], 1)
 
 
@@ -157,7 +157,7 @@ def evaluate_splits(splits: Mapping[str, Mapping[str, Sequence]], *, draws: int 
     else:
         whole = dict(next(iter(found.values())))
     whole["provenance"] = whole["provenance"] | {"variant": variant(splits)}
-    if len(splits) > 1:  # what is true of one split only is said there
+    if len(splits) > 1:  # what is true of one split only stands there
         told = [row["provenance"] for row in found.values()]
         warnings = [f"{name}: {text}" for name, row in found.items() for text in row["provenance"]["warnings"]]
         whole["provenance"] |= {
@@ -176,8 +176,8 @@ def verdicts(texts: Sequence[str], labels: Sequence[str]) -> list[dict]:
     """For every answer what each rule reads ("" for unparsed), and whether the strict one is right."""
     rows = []
     for text, label in zip(texts, labels, strict=True):
-        said = {name: parser(text, label) for name, parser in PARSERS.items()}
-        rows.append({name: word or "" for name, word in said.items()} | {"right": said["strict"] == label})
+        readings = {name: parser(text, label) for name, parser in PARSERS.items()}
+        rows.append({name: word or "" for name, word in readings.items()} | {"right": readings["strict"] == label})
     return rows
 
 

@@ -79,8 +79,8 @@ class Options:
         if text in self.labels:
             return text
         if self.yes_no:
-            said = yes_no(text)
-            return next((label for label in self.labels if label.lower() == said), None)
+            reading = yes_no(text)
+            return next((label for label in self.labels if label.lower() == reading), None)
         if (whole := self.phrases.get(_bare(text))) is not None:
             return whole
         return self._by_letter(text) if self._leads_with_letter(text) else self._by_words(text)

@@ -32,8 +32,8 @@ SHIFT_BEATEN = "does it beat greedy + constant shift?"
 CLEANER = "does self-evolution clean captions?"
 NO_WORSE = "is mapping shift no worse, on validation?"
 # Each of these four is asked of many ways of answering, so it forms one family for Holm.
-CEILING = "how much could a shift of every name's own gain over one constant (oracle)?"
-REACHED = "does self-evolution reach what a shift of every name's own would (oracle)?"
+CEILING = "how much could a separate shift for each name gain over one constant (oracle)?"
+REACHED = "does self-evolution reach what a separate shift for each name would (oracle)?"
 AGAINST = "ahead of greedy + constant shift?"
 HARM = "does it harm?"
 
@@ -54,9 +54,9 @@ HKD_QUESTIONS = [
 SEED_QUESTIONS = [
     (GREEDY_BEATEN, SEED, GREEDY),
     (SHIFT_BEATEN, SEED, "base_medium shift"),
-    ("does its first round beat training on one's own first choices?", "seed_medium_round_1 greedy", "self_distilled_medium greedy"),
+    ("does its first round beat training on the model's own first choices?", "seed_medium_round_1 greedy", "self_distilled_medium greedy"),
     (
-        "does its first round beat training on answers less the shift alone?",
+        "does its first round beat training on answers with only the shift subtracted?",
         "seed_medium_round_1 greedy",
         "shift_distilled_medium greedy",
     ),
@@ -77,7 +77,7 @@ HARM_QUESTIONS = [(HARM, way, GREEDY) for way in (*DECODED, *CONTROLS)]
 MME_QUESTIONS = [(HARM, way, GREEDY) for way in (*DECODED, "base_medium shift", SEED, *CONTROLS)]
 CAPTION_QUESTIONS = [
     (CLEANER, SEED, GREEDY),
-    ("does it clean them as its own testimony does, asked about every name?", SEED, "base_medium asked"),
+    ("does it clean captions as self-verification does, which asks about every name?", SEED, "base_medium asked"),
     ("does reverse KL beat forward KL?", SEED, "seed_medium_forward_kl greedy"),
     ("does reverse KL beat Jensen-Shannon?", SEED, "seed_medium_jsd greedy"),
     ("does reverse KL beat the skewed kind?", SEED, "seed_medium_skewed greedy"),

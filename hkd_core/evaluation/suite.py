@@ -189,13 +189,13 @@ def yes_no_logits(vlm: VLM, split: Split, rows: Sequence[dict], view: str = "cle
 def both_ways(vlm: VLM, split: Split, rows: Sequence[dict], *, negated: bool) -> tuple[torch.Tensor, np.ndarray]:
     """([N, V] logits after each question, [N] margins averaged with those of the opposite question where there is one): one batched pass."""
     variants = [shifted(row, split.wording)[1:] if negated else [] for row in rows]
-    turned = [i for i, several in enumerate(variants) if several]
-    opposites = [variants[i][0][0] for i in turned]
+    with_opposite = [i for i, several in enumerate(variants) if several]
+    opposites = [variants[i][0][0] for i in with_opposite]
     logits = yes_no_logits(vlm, split, [*rows, *opposites])
     plain, opposite = logits[: len(rows)], logits[len(rows) :]
     averaged = margins(vlm, plain, rows)
-    if turned:
-        averaged[turned] = (averaged[turned] - margins(vlm, opposite, opposites)) / 2
+    if with_opposite:
+        averaged[with_opposite] = (averaged[with_opposite] - margins(vlm, opposite, opposites)) / 2
     if negated and (missing := mapping_shift.limits(rows, split.wording)):
         warnings.warn(missing, stacklevel=2)
     return plain, averaged

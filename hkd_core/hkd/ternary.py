@@ -131,7 +131,7 @@ class TernaryStep(Distillation):
             terms["relations"] = LossTerm(difference.square().mean((1, 2)).sum(), self.weights["relations"], per="examples")
         if self.map is not None:
             words = batch["attention_mask"].bool() & ~image
-            error = imitation(self.map(hidden[words]), states["teacher"][words])
+            error = imitation(self.map(hidden[words].float()), states["teacher"][words])
             # One number an example: the mean over its words.
             terms["hidden"] = LossTerm((error / words.sum(1)[words.nonzero()[:, 0]]).sum(), self.weights["hidden"], per="examples")
         return terms

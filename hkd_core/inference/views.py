@@ -38,6 +38,9 @@ class Features:
     @classmethod
     def of_examples(cls, vlm: VLM, examples: Sequence[dict], *, seed: int = 0, pool: int | None = None) -> "Features":
         """The features of the examples' pictures (`image`), named as `with_ids` names them."""
+        for n, row in enumerate(examples):
+            if row.get("image") is None:
+                raise UserError(f"example {n}: expected a picture under image, got none")
         pictures = {row["image_id"]: row["image"] for row in with_ids(examples)}
         return cls(vlm, list(pictures), list(pictures.values()), seed=seed, pool=pool)
 

@@ -19,6 +19,7 @@ from hkd_core.models.checkpoints import check_filled, read_object, read_tensors
 
 CONFIG_NAME = "hea_config.json"
 WEIGHTS_NAME = "hea.safetensors"
+MARK = "hallucination_elimination"  # on each hook, so that a second adapter sees the first
 
 
 class Bottleneck(nn.Module):
@@ -57,7 +58,7 @@ class HallucinationEliminationAdapter(nn.Module):
     def attach(self, model: nn.Module) -> "HallucinationEliminationAdapter":
         """Hook into a transformers (or peft) model whose own parameters are then frozen; returns self.
 
-        Raises UserError if the width or the number of layers does not fit, or if the adapter is attached already.
+        Raises UserError if the width or the number of layers does not fit, or if this or another such adapter is attached already.
         """
         from hkd_core.models.vlm import decoder_layers
 
@@ -70,11 +71,15 @@ class HallucinationEliminationAdapter(nn.Module):
             raise UserError(f"adapter: made for hidden width {self.config['width']}, the model's is {width}")
         if len(decoder) < len(self.blocks):
             raise UserError(f"adapter: has {len(self.blocks)} layers, the model only {len(decoder)}")
+        if any(getattr(hook, MARK, False) for layer in decoder for hook in layer._forward_hooks.values()):
+            raise UserError("adapter: the model has another one attached; detach that first")
         core.requires_grad_(False)
         weight = core.get_output_embeddings().weight
         self.to(weight.device)
         for block, layer in zip(self.blocks, decoder[-len(self.blocks) :], strict=True):
-            self._hooks.append(layer.register_forward_hook(self._corrector(block)))
+            corrector = self._corrector(block)
+            setattr(corrector, MARK, True)
+            self._hooks.append(layer.register_forward_hook(corrector))
         return self
 
     def _corrector(self, block: nn.Module) -> Callable:

@@ -45,9 +45,9 @@ INTERNVL = (
 def why_not(error: Exception) -> str:
     """One line on what a model or processor lacks: the package to install, or the first line of what the library says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    for package in ("torchvision", "num2words") if isinstance(error, ImportError) else ():
+    for package in ("torchvision", "num2words") if isinstance(error, ImportError | RuntimeError) else ():
         if package in str(error).lower():
-            return f"its processor needs the package {package}, which is not installed: pip install -e '.[vlm]'"
+            return f"its processor needs the package {package}, which is missing or does not fit this torch: pip install -e '.[vlm]', see CONTRIBUTING.md"
     if "cannot be loaded with `safetensors`" in str(error):
         return f"it has no {WEIGHTS}, and a pickle can run code; if you trust it, download it: its folder's error says how to convert it"
     text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
@@ -115,7 +115,7 @@ def some(names: Iterable[str], most: int = 3) -> str:
 
 
 def check_checkpoint(where: str, find: Find, *, trusted: bool) -> None:
-    """Everything that can be said of a model's checkpoint without loading it: its settings, whose code it needs, its weights' files.
+    """What a model's checkpoint shows without being loaded: its settings, whose code it needs, its weights' files.
 
     Raises UserError: no config.json, settings that are not JSON objects, code nobody asked to run, pickles, a damaged file,
     a missing part or processor, an adapter inside.

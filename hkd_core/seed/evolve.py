@@ -2,7 +2,7 @@
 
 minimise over the adapter:  KL(q || p*)  at purged answers  +  anchor_weight KL(p || q)  at anchors
 
-q: the model with the adapter; p*: its purged distribution; p: what it said before. SEED's abstract states that purified knowledge
+q: the model with the adapter; p*: its purged distribution; p: its answer before. SEED's abstract states that purified knowledge
 is distilled back, mode-seeking, into an adapter. Reverse KL, the anchors and how rounds end are our reading.
 """
 
@@ -33,7 +33,7 @@ class EvolveStep(ModelGroup):
     kind, beta: of the divergence. "reverse_kl" seeks modes, the others are controls.
     adapter: None means that what already requires a gradient learns, for instance the LoRA that peft has put into the model.
     anchor_weight: of the anchors, where the divergence is always forward KL. Nothing was purged there, so there is no false mode to
-        let go of, and a model that must cover what it said forgets less. Our choice.
+        let go of, and a model that must cover its earlier answers forgets less. Our choice.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from hkd_core.common.errors import UserError
@@ -131,6 +132,8 @@ def train(
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mixed = "bf16" if fast_dtype(device) == torch.bfloat16 else "no"
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed:
+        AcceleratorState._reset_state()  # HKD_PRECISION has changed since the last training of this process
     accelerator = Accelerator(mixed_precision=mixed, cpu=device == "cpu")
     torch.manual_seed(seed)
     trainable = [p for p in objective.parameters() if p.requires_grad]

@@ -1,1 +1,1 @@
-"""The built-in world: scenes, pictures, questions, small models. Nothing outside notebooks and tests imports it."""
+"""The built-in world: scenes, pictures, questions, small models. Nothing else in the library imports it."""

@@ -25,7 +25,7 @@ from hkd_core.world.sets import first_labelled, in_all_places, tuning_set, with_
 from hkd_core.world.tasks import LETTERS
 from hkd_core.world.wording import WORDING
 
-ROOMS = ("data", "evaluation", "hkd", "inference", "losses", "models", "training", "world")  # the code that answers depend on
+ROOMS = ("common", "data", "evaluation", "hkd", "inference", "losses", "models", "seed", "training", "world")  # the code that answers depend on
 
 
 @dataclass(frozen=True)

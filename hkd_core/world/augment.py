@@ -72,7 +72,7 @@ def remade(example: dict, scene: Scene, facts, rng: random.Random) -> dict | Non
 
 
 def paraphrase(example: dict, scene: Scene, rng: random.Random) -> tuple[dict, Scene] | None:
-    """The same in other words: facts of the claim in the other order, or the picture said to be described."""
+    """The same in other words: facts of the claim in the other order, or another opening of the caption."""
     if example["task"] == "task2":
         facts = facts_of(example)[::-1]
         context, claim = told(example["meta"]["hidden"][::-1]), claimed(facts)

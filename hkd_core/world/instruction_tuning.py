@@ -81,7 +81,8 @@ def presence_accuracy(objective: Seen, features: Tensor, scenes: list[Scene], se
     length = max(len(asked) for _, asked, _ in rows)
     words = torch.tensor([[WORD_ID[w] for w in asked] + [0] * (length - len(asked)) for _, asked, _ in rows])
     last = torch.tensor([len(asked) - 1 for _, asked, _ in rows])
-    hidden = objective.hidden({"features": features[[i for i, _, _ in rows]], "words": words})
-    logits = hidden[torch.arange(len(rows)), last] @ objective.language.embed_tokens.weight.T
+    table = objective.language.embed_tokens.weight
+    hidden = objective.hidden({"features": features[[i for i, _, _ in rows]].to(table.device), "words": words.to(table.device)})
+    logits = (hidden[torch.arange(len(rows)), last] @ table.T).cpu()
     answered_yes = logits[:, WORD_ID[YES_NO[0]]] > logits[:, WORD_ID[YES_NO[1]]]
     return float((answered_yes == torch.tensor([truth for _, _, truth in rows])).float().mean())

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration
 
+from hkd_core.models.vlm import to_device
 from hkd_core.training.trainer import LossTerm
 from hkd_core.world.facts import Fact, phrase
 from hkd_core.world.objects import CELLS, COLORS, GRID, OBJECTS
@@ -293,6 +294,7 @@ def symbolic_accuracy(objective: SymbolicLanguage, data: Conversations, batch_si
     table = objective.language.embed_tokens.weight
     for i in range(0, len(data.words), batch_size):
         batch = collate_conversations(data)(list(range(i, min(i + batch_size, len(data.words)))))
+        batch = to_device(batch, table.device)
         cells = objective.symbols(table, batch["objects"], batch["colors"])
         start = table[WORD_ID[BOS]].expand(len(cells), 1, -1)
         inputs = torch.cat([start, cells, F.embedding(batch["words"], table)], 1)

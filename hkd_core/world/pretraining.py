@@ -1,6 +1,6 @@
 """The four lessons that make the small models: language, vision, alignment, instruction.
 
-Each function takes models and data, trains, and returns what it learned with its history. The settings are those of the stage
+Each function takes models and data, trains them in place, and returns what its docstring says. The settings are those of the stage
 `base_models` in params.yaml. How long and how fast each lesson goes is our choice, found on two CPU cores.
 """
 
@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
+from hkd_core.models.vlm import Picture
 from hkd_core.training.trainer import Schedule, train
 from hkd_core.world.instruction_tuning import Seen, collate_seen, instructions, presence_accuracy
 from hkd_core.world.instructions import Bias
@@ -39,7 +38,6 @@ from hkd_core.world.vision_pretraining import (
 
 LANGUAGE_RATE, VISION_RATE, INSTRUCTION_RATE = 1.4e-3, 3e-3, 5e-4
 INSTRUCTION_LENGTH = 47  # words of a conversation about one picture
-Picture = np.ndarray | Image.Image
 
 
 @dataclass
@@ -105,7 +103,7 @@ def patch_features(
     parts = []
     for i in range(0, len(pictures), batch_size):
         pixels = processor.image_processor(pictures[i : i + batch_size], return_tensors="pt", do_resize=False)["pixel_values"]
-        parts.append(objective.patches(pixels))
+        parts.append(objective.patches(pixels.to(objective.object_head.weight.device)).cpu())
     return torch.cat(parts)
 
 

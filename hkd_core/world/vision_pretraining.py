@@ -61,10 +61,11 @@ class VisionPretraining(nn.Module):
     @torch.no_grad()
     def accuracy(self, data: Labelled) -> tuple[float, float]:
         """(objects, colours): share of occupied cells named right."""
+        device = self.object_head.weight.device
         there = data.objects >= 0
-        features = self.patches(data.pixels)[there]
-        objects = (self.object_head(features).argmax(-1) == data.objects[there]).float().mean()
-        colors = (self.color_head(features).argmax(-1) == data.colors[there]).float().mean()
+        features = self.patches(data.pixels.to(device))[there.to(device)]
+        objects = (self.object_head(features).argmax(-1).cpu() == data.objects[there]).float().mean()
+        colors = (self.color_head(features).argmax(-1).cpu() == data.colors[there]).float().mean()
         return float(objects), float(colors)
 
 

@@ -9,7 +9,7 @@ from hkd_core.world.tasks import CAPTION_PROMPT, FAITHFUL, LETTERS, VERDICTS, YE
 PAD, BOS, EOS, UNKNOWN, IMAGE = "<pad>", "<s>", "</s>", "<unk>", "<image>"
 SPECIAL = (PAD, BOS, EOS, UNKNOWN, IMAGE)
 
-# Words of the templates in tasks.py and facts.py, and of the short exercises in pretrain/symbolic.py.
+# Words of the templates in tasks.py and facts.py, and of the short exercises in language_pretraining.py.
 SENTENCES = (
     CAPTION_PROMPT,
     FAITHFUL,
