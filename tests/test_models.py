@@ -71,13 +71,17 @@ def test_a_processor_that_needs_torchvision_says_what_to_install(processor, imag
         load_vlm(tmp_path / "m")
     assert str(caught.value) == (
         f"{tmp_path / 'm'}: cannot be loaded as a vision-language model: its processor needs the package torchvision, "
-        "which is not installed: pip install -e '.[vlm]'"
+        "which is missing or does not fit this torch: pip install -e '.[vlm]', see CONTRIBUTING.md"
     )
 
 
 def test_what_transformers_says_of_num2words_becomes_what_to_install():
     error = ImportError("Package `num2words` is required to run SmolVLM processor. Install it with `pip install num2words`.")
-    assert why_not(error) == "its processor needs the package num2words, which is not installed: pip install -e '.[vlm]'"
+    assert why_not(error).startswith("its processor needs the package num2words, which is missing or does not fit this torch")
+
+
+def test_a_torchvision_that_does_not_fit_torch_says_so():
+    assert "pip install -e '.[vlm]', see CONTRIBUTING.md" in why_not(RuntimeError("operator torchvision::nms does not exist"))
     assert why_not(ValueError("no tokenizer here\nand more")) == "no tokenizer here"
 
 

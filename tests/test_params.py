@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 FILE = ROOT / "params.yaml"
 GOOD = yaml.safe_load(FILE.read_text())
 SETTINGS = [(stage, name) for stage, section in STAGES.items() for name in section.model_fields]
-DIVERGENCES = "one of forward_kl, reverse_kl, jsd, skewed_forward_kl, skewed_reverse_kl"
+DIVERGENCES = f"one of {', '.join(known.DIVERGENCES)}"
 TEXTS = "one of paraphrase, option_shuffle, mirror, polarity, hard_negative, counterfactual"
 WIDTHS = "names and values, each a whole number of at least 32, a multiple of 16"
 DATA = "unknown key; expected one of train, labelled, tuned, val, test, sizes, noise, pope_images"
@@ -173,7 +173,7 @@ def test_a_wrong_value_is_named_with_what_was_expected(write, stage, key, value,
             "short_steps.large: expected a whole number of at least 1, got 0",
         ),
         ("augment", "texts", ["mirror", "rhyme"], f'texts[1]: expected {TEXTS}, got "rhyme"'),
-        ("augment", "images", ["invert"], 'images[0]: expected one of jitter, blur, noise, patch_drop, got "invert"'),
+        ("augment", "images", ["invert"], f'images[0]: expected one of {", ".join(known.IMAGE_CHANGES)}, got "invert"'),
         ("self_evolution", "alphas", [1.0, float("nan")], "alphas[1]: expected a number of at least 0, got .nan"),
         ("self_evolution", "cutoffs", [float("-inf")], "cutoffs[0]: expected a number from 0 to 1, got -.inf"),
         ("self_evolution", "distortions", [["smear", 1]], f'distortions[0][0]: expected {VIEWS}, got "smear"'),
