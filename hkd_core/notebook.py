@@ -207,7 +207,7 @@ def run(name: str, pairs: list[str], output: Path | None = None) -> None:
 def explain(error: Any, name: str, so_far: str) -> str:
     """A failed cell in a few lines: where, what, which frames, the file to open. A UserError says all itself."""
     where = f"notebooks/{name}.ipynb, cell [{error.exec_count}]"
-    # A syntax error names the cell by a number of its own.
+    # A syntax error numbers the cell in another way.
     message = re.sub(r" \(\d+\.py, line \d+\)", "", (str(error.evalue).splitlines() or [""])[0])
     if error.ename == "UserError":
         return f"{where}: {message}"

@@ -25,7 +25,7 @@ def begun_in_process(state: Tensor, job: Callable[[], object], place: int, setti
 
 
 def side_by_side(jobs: Sequence[Callable[[], object]]) -> list:
-    """What each job returns; jobs run in processes of their own, as many as torch has threads, and share these. Longest first.
+    """What each job returns; jobs run in separate processes, as many as torch has threads, and share these. Longest first.
 
     Jobs and what they return are pickled, functions of a notebook too. With one thread they run here, one after the other. Every
     job begins with torch's random numbers where the caller's are, whichever job its process did before; the caller's stay there.

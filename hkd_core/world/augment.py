@@ -155,7 +155,7 @@ FLIPPING: dict[str, TextChange] = {"polarity": polarity, "hard_negative": hard_n
 def augment(
     scenes: dict[str, Scene], examples: Sequence[dict], *, count: int, pictures: Sequence[str], texts: Sequence[str], seed: int
 ) -> tuple[list[Scene], list[str | None], list[dict]]:
-    """`count` new examples: (their scenes, the picture change of each, the examples), each with a picture of its own.
+    """`count` new examples: (their scenes, the picture change of each, the examples), each with a separate picture.
 
     Without `pictures` none is changed (None). Raises UserError for an unknown augmentation, and if `texts` names none.
     """
