@@ -86,7 +86,7 @@ def evaluate_one(
 
     models = [folder for folder in (system.folder, system.adapter) if folder]
     seen = [data.folder / part for part in ("val", "test", "examples_val", "examples_test")]
-    key = fingerprint(*models, *seen, *CODE, system=asdict(system), distortion=data.distortion, settings=asdict(settings))
+    key = fingerprint(*models, *seen, CODE, system=asdict(system), distortion=data.distortion, settings=asdict(settings))
     answers = resumed(kept / f"{system.name}.jsonl", key, ask)
     rows = table_rows(system.name, answers, names=settings.names, draws=bootstrap, seed=settings.seed)
     return Evaluated(answers, vlm.parameters_count(), rows)
