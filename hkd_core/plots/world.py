@@ -35,7 +35,7 @@ def language_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Figu
         axis.plot([r["step"] for r in history], [r["answers"] for r in history], label=size)
     axis.set(
         ylim=(0, 2.5),
-        xlabel="step (at the jump: from short exercises to full sentences)",
+        xlabel="step (at the jump: from rapid fire to the benchmarks' words)",
         ylabel="loss per answer token",
         title="The look-up circuit appears at once",
     )
