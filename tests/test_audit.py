@@ -1,6 +1,7 @@
 """The audit: simulated answerers with known d' and c, files of every kind, and what the sentence says."""
 
 import json
+import warnings
 from pathlib import Path
 from statistics import NormalDist
 
@@ -470,7 +471,7 @@ def test_mmes_mistakes_are_one_line(tmp_path, say):
 
 def test_a_question_of_two_splits_counts_in_both_and_once_in_all(tmp_path, say):
     questions, base, method = pope_files(tmp_path)
-    rows = [json.loads(line) for line in open(questions)]
+    rows = [json.loads(line) for line in Path(questions).read_text().splitlines()]
     kinds = ["random,popular", "Popular", "adversarial , random"]
     lines(tmp_path / "q.json", [row | {"category": kinds[i % 3]} for i, row in enumerate(rows)])
     code, found, _ = say("--questions", questions, "--base", base, "--method", method, "--figure", tmp_path / "roc.png")
@@ -492,7 +493,7 @@ def test_the_sentence_says_why_there_is_no_d_prime(tmp_path, say, said, says):
 
 
 def with_margins(path, margins):
-    rows = [json.loads(line) for line in open(path)]
+    rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
     lines(Path(path), [row | {"margin": margin} for row, margin in zip(rows, margins, strict=True)])
 
 
@@ -514,3 +515,209 @@ def test_margins_that_contradict_the_replies_are_refused(tmp_path, say):
     with_margins(method, [SIGNED[text] for text in METHOD])
     code, _, err = say(*files)
     assert code == 0 and "4 of 12 replies contradict" in err and "not the probability of Yes" in err
+
+
+def test_margins_come_from_tables_too(tmp_path, say):
+    questions, base, method = margin_files(tmp_path)
+    whole = say("--questions", questions, "--base", base, "--method", method, "--margins")[1]
+    for side, end, separator in (("base", "csv", ","), ("method", "tsv", "\t")):
+        rows = [json.loads(line) for line in (tmp_path / f"{side}.jsonl").read_text().splitlines()]
+        table(tmp_path / f"{side}.{end}", rows, separator)
+    files = ("--questions", questions, "--base", tmp_path / "base.csv", "--method", tmp_path / "method.tsv", "--margins")
+    assert say(*files)[1] == whole
+
+
+@pytest.mark.parametrize(
+    ("margin", "says"),
+    [
+        (None, '"margin" is empty or NaN'),
+        ("", '"margin" is empty or NaN'),
+        (float("nan"), '"margin" is empty or NaN'),
+        ("nan", "a finite number"),
+        ("high", 'got "high"'),
+        (True, "got true"),
+        (1e308, "got 1e+308"),
+        (10**400, "a finite number"),
+        ([1.5], "got [1.5]"),
+    ],
+)
+def test_a_wrong_margin_is_one_line(tmp_path, say, margin, says):
+    questions, base, method = pope_files(tmp_path)
+    rows = [{"question_id": i + 1, "margin": margin if i == 4 else 0.5} for i in range(12)]
+    lines(tmp_path / "q_base.jsonl", rows)
+    refused(say("--questions", questions, "--base", base, "--method", base, "--margins"), "q_base.jsonl:5", says)
+
+
+def test_margins_and_a_figure_of_one_label_are_quiet(tmp_path, say):
+    asked = [{"question_id": i, "image": str(i), "text": f"Is there a dog{i}?", "label": "no"} for i in range(12)]
+    questions = lines(tmp_path / "q.json", asked)
+    sides = [lines(tmp_path / f"{k}.jsonl", [{"question_id": i, "margin": (-1) ** i * 2.0} for i in range(12)]) for k in "ab"]
+    files = ("--questions", questions, "--base", sides[0], "--method", sides[1], "--margins")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        code, found, err = say(*files, "--figure", tmp_path / "roc.png")
+    assert code == 0 and err == "" and found["margins"] is None
+
+
+LMMS = ("random", "popular", "adversarial")
+
+
+def lmms_lab(label="answer"):
+    """Rows as lmms-lab/POPE has them: question_id starts anew in each category, and only id is unique."""
+    return [
+        {
+            "id": str(12 * at + i),
+            "question_id": str(i + 1),
+            "question": f"Is there a dog{i} in the image?",
+            label: text,
+            "image_source": f"COCO_val2014_{i // 2:012d}",
+            "category": split,
+        }
+        for at, split in enumerate(LMMS)
+        for i, text in enumerate(LABELS)
+    ]
+
+
+ANSWERED_LMMS = {
+    "logs of old": lambda k, row, text: {"doc_id": k, "doc": row, "target": row["answer"], "filtered_resps": [text], "resps": [[text]]},
+    "id": lambda k, row, text: {"id": k, "text": text},
+    "the identifier under another name": lambda k, row, text: {"question_id": k, "text": text},
+    "category and number": lambda k, row, text: {"question_id": int(row["question_id"]), "category": row["category"], "text": text},
+    "the rows themselves": lambda k, row, text: {**row, "prediction": text},
+}
+
+
+@pytest.mark.parametrize("form", ANSWERED_LMMS)
+def test_lmms_labs_questions_fit_answers_of_each_form(tmp_path, say, form):
+    rows = lmms_lab()
+    questions = lines(tmp_path / "pope.jsonl", rows)
+    sides = [
+        lines(tmp_path / f"{side}.jsonl", [ANSWERED_LMMS[form](k, row, said[k % 12]) for k, row in enumerate(rows)][::-1])
+        for side, said in (("base", BASE), ("method", METHOD))
+    ]
+    asked = sides[0] if form == "logs of old" else questions
+    for given in (questions, asked):
+        code, found, err = say("--questions", given, "--base", sides[0], "--method", sides[1])
+        assert code == 0 and (found["n"], found["pictures"]) == (36, 6), err
+        assert {name: part["base"]["accuracy"] for name, part in found["splits"].items()} == dict.fromkeys(LMMS, 8 / 12)
+        assert found["method"]["accuracy"] == 10 / 12
+
+
+def test_lmms_labs_mme_is_known_by_picture_and_question(tmp_path, say):
+    asked = [
+        {
+            "question_id": f"{name}/{i // 2:04d}.png",
+            "question": f"Is it red{i}? Please answer yes or no.",
+            "answer": label.title(),
+            "category": name,
+        }
+        for name in ("existence", "code_reasoning")
+        for i, label in enumerate(LABELS)
+    ]
+    questions = lines(tmp_path / "mme.jsonl", asked)
+    sides = [
+        lines(tmp_path / f"{side}.jsonl", [row | {"prediction": said[k % 12]} for k, row in enumerate(asked)][::-1])
+        for side, said in (("base", BASE), ("method", METHOD))
+    ]
+    code, found, err = say("--questions", questions, "--base", sides[0], "--method", sides[1])
+    assert code == 0 and found["pictures"] == 12 and found["method"]["accuracy"] == 10 / 12, err
+    assert set(found["splits"]) == {"existence", "code_reasoning"}
+
+
+def test_hallusionbenchs_items_are_known_by_their_five_keys(tmp_path, say):
+    asked = [
+        {
+            "category": kind,
+            "subcategory": sub,
+            "set_id": str(i // 4),
+            "figure_id": str(i // 2 % 2),
+            "question_id": str(i % 2),
+            "question": f"Is it red{i}?",
+            "gt_answer": str(int(label == "yes")),
+            "filename": f"./{kind}/{sub}/{i // 4}_{i // 2 % 2}.png",
+        }
+        for kind, sub in (("VD", "figure"), ("VS", "chart"))
+        for i, label in enumerate(LABELS)
+    ]
+    questions = lines(tmp_path / "hb.json", asked)
+    sides = [
+        lines(tmp_path / f"{side}.json", [row | {"model_prediction": said[k % 12]} for k, row in enumerate(asked)][::-1])
+        for side, said in (("base", BASE), ("method", METHOD))
+    ]
+    code, found, err = say("--questions", questions, "--base", sides[0], "--method", sides[1])
+    assert code == 0 and (found["n"], found["pictures"]) == (24, 12) and found["method"]["accuracy"] == 10 / 12, err
+    assert set(found["splits"]) == {"VD", "VS"}
+
+
+def amber_files(folder, label="truth"):
+    """36 discriminative questions, 12 of each dimension, and a generative one; (questions, annotations, answers by side)."""
+    kinds = ["discriminative-hallucination", "discriminative-attribute-state", "discriminative-relation"]
+    marked = [{"id": 1, "type": "generative", "truth": ["dog"], "hallu": []}]
+    marked += [{"id": i + 2, "type": kinds[i // 12], label: LABELS[i % 12]} for i in range(36)]
+    asked = [{"id": i + 1, "image": f"AMBER_{i // 2}.jpg", "query": f"Is there a cat{i} in this image?"} for i in range(37)]
+    said = {
+        side: [{"id": 1, "response": "A dog."}, *({"id": i + 2, "response": texts[i % 12]} for i in range(36))]
+        for side, texts in (("base", BASE), ("method", METHOD))
+    }
+    return asked, lines(folder / "annotations.json", marked), said
+
+
+@pytest.mark.parametrize("label", ["truth", "ground_truth", "target", "gt", "label"])
+def test_discriminative_questions_take_answers_to_all_of_amber(tmp_path, say, label):
+    asked, annotations, said = amber_files(tmp_path, label)
+    sides = [lines(tmp_path / f"{side}.json", rows) for side, rows in said.items()]
+    for chosen, n in ((asked[1:], 36), (asked[1:13], 12)):
+        questions = lines(tmp_path / "query.json", chosen)
+        code, found, err = say("--questions", questions, "--labels", annotations, "--base", sides[0], "--method", sides[1])
+        assert code == 0 and found["n"] == n and found["method"]["accuracy"] == 10 / 12, err
+
+
+def test_answers_to_one_dimension_of_amber_are_audited_on_it(tmp_path, say):
+    asked, annotations, said = amber_files(tmp_path)
+    questions = lines(tmp_path / "query_all.json", asked)
+    base = lines(tmp_path / "base.json", said["base"])
+    method = lines(tmp_path / "method.json", said["method"][13:25])
+    code, found, err = say("--questions", questions, "--labels", annotations, "--base", base, "--method", method)
+    assert code == 0 and found["n"] == 12 and "the audit is of attribute alone" in err and "splits" not in found
+    lines(tmp_path / "method.json", said["method"][13:24])
+    code, _, err = say("--questions", questions, "--labels", annotations, "--base", base, "--method", method)
+    assert code == 2 and f'method.json: no answer to id "25", asked at {questions}:25' in err.splitlines()[-1]
+
+
+def test_messages_name_the_files_own_field_and_what_is_wrong_with_the_numbers(tmp_path, say):
+    asked = [{"id": i + 1, "image": f"{i}.jpg", "text": f"Is there a dog{i}?", "label": label} for i, label in enumerate(LABELS)]
+    questions = lines(tmp_path / "q.json", asked)
+    for change, says in (
+        (lambda i: i, 'id "0" is no question; all identifiers are one lower'),
+        (lambda i: i + 2, 'id "13" is no question; all identifiers are one higher'),
+        (lambda i: f"{i + 1:04d}", 'id "0001" is no question; one of the files writes its identifiers with zeros in front'),
+        (lambda i: f"q{i}", 'id "q0" is no question'),
+    ):
+        base = lines(tmp_path / "a.jsonl", [{"id": change(i), "text": text} for i, text in enumerate(BASE)])
+        refused(say("--questions", questions, "--base", base, "--method", base), says)
+    base = lines(tmp_path / "a.jsonl", [{"id": i + 1, "text": text} for i, text in enumerate(BASE) if i not in (3, 7)])
+    refused(say("--questions", questions, "--base", base, "--method", base), 'no answer to id "4"', "(and 1 more)")
+    labels = lines(tmp_path / "labels.json", [{"id": i, "label": "no"} for i in range(12)])
+    bare = lines(tmp_path / "bare.json", [{name: value for name, value in row.items() if name != "label"} for row in asked])
+    refused(say("--questions", bare, "--labels", labels, "--base", base, "--method", base), 'id "12" has no label', "one of the files count")
+
+
+def test_the_field_of_the_reply_can_be_named(tmp_path, say):
+    questions, base, method = pope_files(tmp_path)
+    rows = [{"question_id": i + 1, "response": "Yes", "output": text} for i, text in enumerate(BASE)]
+    both = lines(tmp_path / "both.jsonl", rows)
+    files = ("--questions", questions, "--base", both, "--method", both)
+    refused(say(*files), "name the right one with --reply")
+    code, found, _ = say(*files, "--reply", "output")
+    assert code == 0 and found["base"]["accuracy"] == 8 / 12
+
+
+def test_questions_without_pictures_are_pictures_of_their_own(tmp_path, say):
+    for name in ("one", "two"):
+        asked = [{"question_id": i + 1, "text": f"Is there a dog{i}?", "label": label} for i, label in enumerate(LABELS)]
+        lines(tmp_path / f"{name}.json", asked)
+        for side in "ab":
+            lines(tmp_path / f"{name}_{side}.jsonl", [{"question_id": i + 1, "text": text} for i, text in enumerate(BASE)])
+    files = [[tmp_path / f"{name}{end}" for name in ("one", "two")] for end in (".json", "_a.jsonl", "_b.jsonl")]
+    code, found, err = say("--questions", *files[0], "--base", *files[1], "--method", *files[2])
+    assert code == 0 and found["pictures"] == 24 and "12 of 12 rows name no picture" in err
