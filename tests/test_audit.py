@@ -414,7 +414,9 @@ def test_question_files_of_the_same_name_are_two_splits(tmp_path, say):
 def mme_folder(folder, said, *, picture="{}.jpg", truth="{}", end="txt"):
     folder.mkdir(parents=True)
     for name in (*mme.SUBTASKS, "code_reasoning"):
-        rows = [f"{picture.format(i // 2)}\tIs it red{i}?\t{truth.format(label.title())}\t{said[i]}\n" for i, label in enumerate(LABELS)]
+        rows = [
+            f"{picture.format(i // 2)}\tIs it red{i}?\t{truth.format(label.title())}\t{said[i]}\n" for i, label in enumerate(LABELS)
+        ]
         (folder / f"{name}.{end}").write_text("".join(rows))
     return folder
 
@@ -448,7 +450,13 @@ def test_mmes_tables_are_audited_without_questions(tmp_path, say):
     sides = []
     for side, said in (("base", BASE), ("method", METHOD)):
         rows = [
-            {"category": name, "question_id": f"{name}/{i // 2}.jpg", "question": f"Is it red{i}?", "truth": label, "prediction": said[i]}
+            {
+                "category": name,
+                "question_id": f"{name}/{i // 2}.jpg",
+                "question": f"Is it red{i}?",
+                "truth": label,
+                "prediction": said[i],
+            }
             for name in mme.SUBTASKS
             for i, label in enumerate(LABELS)
         ]
@@ -542,7 +550,7 @@ def test_margins_come_from_tables_too(tmp_path, say):
     ],
 )
 def test_a_wrong_margin_is_one_line(tmp_path, say, margin, says):
-    questions, base, method = pope_files(tmp_path)
+    questions, base, _ = pope_files(tmp_path)
     rows = [{"question_id": i + 1, "margin": margin if i == 4 else 0.5} for i in range(12)]
     lines(tmp_path / "q_base.jsonl", rows)
     refused(say("--questions", questions, "--base", base, "--method", base, "--margins"), "q_base.jsonl:5", says)
@@ -579,7 +587,13 @@ def lmms_lab(label="answer"):
 
 
 ANSWERED_LMMS = {
-    "logs of old": lambda k, row, text: {"doc_id": k, "doc": row, "target": row["answer"], "filtered_resps": [text], "resps": [[text]]},
+    "logs of old": lambda k, row, text: {
+        "doc_id": k,
+        "doc": row,
+        "target": row["answer"],
+        "filtered_resps": [text],
+        "resps": [[text]],
+    },
     "id": lambda k, row, text: {"id": k, "text": text},
     "the identifier under another name": lambda k, row, text: {"question_id": k, "text": text},
     "category and number": lambda k, row, text: {"question_id": int(row["question_id"]), "category": row["category"], "text": text},
@@ -596,8 +610,8 @@ def test_lmms_labs_questions_fit_answers_of_each_form(tmp_path, say, form):
         for side, said in (("base", BASE), ("method", METHOD))
     ]
     asked = sides[0] if form == "logs of old" else questions
-    for given in (questions, asked):
-        code, found, err = say("--questions", given, "--base", sides[0], "--method", sides[1])
+    for file in (questions, asked):
+        code, found, err = say("--questions", file, "--base", sides[0], "--method", sides[1])
         assert code == 0 and (found["n"], found["pictures"]) == (36, 6), err
         assert {name: part["base"]["accuracy"] for name, part in found["splits"].items()} == dict.fromkeys(LMMS, 8 / 12)
         assert found["method"]["accuracy"] == 10 / 12
@@ -699,11 +713,15 @@ def test_messages_name_the_files_own_field_and_what_is_wrong_with_the_numbers(tm
     refused(say("--questions", questions, "--base", base, "--method", base), 'no answer to id "4"', "(and 1 more)")
     labels = lines(tmp_path / "labels.json", [{"id": i, "label": "no"} for i in range(12)])
     bare = lines(tmp_path / "bare.json", [{name: value for name, value in row.items() if name != "label"} for row in asked])
-    refused(say("--questions", bare, "--labels", labels, "--base", base, "--method", base), 'id "12" has no label', "one of the files count")
+    refused(
+        say("--questions", bare, "--labels", labels, "--base", base, "--method", base),
+        'id "12" has no label',
+        "one of the files count",
+    )
 
 
 def test_the_field_of_the_reply_can_be_named(tmp_path, say):
-    questions, base, method = pope_files(tmp_path)
+    questions, *_ = pope_files(tmp_path)
     rows = [{"question_id": i + 1, "response": "Yes", "output": text} for i, text in enumerate(BASE)]
     both = lines(tmp_path / "both.jsonl", rows)
     files = ("--questions", questions, "--base", both, "--method", both)

@@ -13,7 +13,6 @@ from functools import cached_property, lru_cache
 from typing import TypeGuard
 
 from hkd_core.common.errors import UserError
-from hkd_core.evaluation.audit_files import advice
 from hkd_core.evaluation.records import QUESTION_ID, Record, by_key, read_records, reply_of
 from hkd_core.evaluation.rows import decoded, read_bytes, read_value, shown
 from hkd_core.evaluation.wordnet import find_dictionary
@@ -145,15 +144,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict:
-    words, scenes = read_words(args.relation, args.safe_words), read_scenes(args.annotations)
+    words = read_words(args.relation, args.safe_words)
+    annotations = by_key(read_records(args.annotations), *ID)
+    scenes = read_scenes(args.annotations, annotations)
     answers = by_key(read_records(args.answers), *ID)
+    stray = next((key for key in answers if key not in annotations), None)
+    if stray is not None and len(annotations) > len(scenes):  # else other answers may be to discriminative questions
+        known = f"expected one of {args.annotations}; does one of the files count from 0?"
+        raise answers[stray].fail(f"{answers[stray].name_of(*ID)} {shown(stray)} is no annotation: {known}")
     missing = [key for key in scenes if key not in answers]
     if missing:
         first, record = missing[0], scenes[missing[0]][0]
         of = f"{len(missing)} of {len(scenes)} descriptions"
-        hint = advice(missing, answers)
         raise UserError(
-            f"{args.answers}: no answer to {of}, the first to {record.name_of(*ID)} {shown(first)}, annotated at {record.where}{hint}"
+            f"{args.answers}: no answer to {of}, the first to {record.name_of(*ID)} {shown(first)}, annotated at {record.where}"
         )
     unknown = {thing for _, scene in scenes.values() for thing in (*scene.truth, *scene.hallu)} - set(words.relation)
     if unknown:
@@ -176,11 +180,11 @@ def is_names(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
-def read_scenes(path: str) -> dict[str, tuple[Record, Scene]]:
+def read_scenes(path: str, annotations: Mapping[str, Record]) -> dict[str, tuple[Record, Scene]]:
     """Identifier -> (its row, its scene) of the generative part."""
     found = {
         key: (record, Scene(things(record, "truth"), things(record, "hallu")))
-        for key, record in by_key(read_records(path), *ID).items()
+        for key, record in annotations.items()
         if str(record.fields.get("type")).strip().lower() == "generative"
     }
     if not found:
