@@ -720,6 +720,17 @@ def test_messages_name_the_files_own_field_and_what_is_wrong_with_the_numbers(tm
     )
 
 
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [(None, '"label" is empty or NaN'), ("", '"label" is empty or NaN'), ("maybe", '"label": the label must be "yes" or "no"')],
+)
+def test_a_wrong_label_is_one_line_and_no_other_field_stands_in(tmp_path, say, label, says):
+    questions, base, method = pope_files(tmp_path)
+    rows = [json.loads(line) for line in Path(questions).read_text().splitlines()]
+    rows = [row | {"answer": "Yes"} | ({"label": label} if i == 4 else {}) for i, row in enumerate(rows)]
+    refused(say("--questions", lines(tmp_path / "q.json", rows), "--base", base, "--method", method), "q.json:5", says)
+
+
 def test_the_field_of_the_reply_can_be_named(tmp_path, say):
     questions, *_ = pope_files(tmp_path)
     rows = [{"question_id": i + 1, "response": "Yes", "output": text} for i, text in enumerate(BASE)]

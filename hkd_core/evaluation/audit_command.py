@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> dict:
     for side in SIDES:
         unread = int((getattr(answers, side) == UNREAD).sum())
         if unread:
-            warn(f"{getattr(args, side)[0]}: {unread} of {len(answers.labels)} answers say neither yes nor no, and count as wrong")
+            warn(f"--{side}: {unread} of {len(answers.labels)} answers say neither yes nor no, and count as wrong")
     return found
 
 

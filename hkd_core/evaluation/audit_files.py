@@ -130,6 +130,7 @@ def read_items(path: str, labels: str | None, split: str) -> tuple[list[Item], l
     records = read_records(path)
     way = ways_of(records)[0]
     truths, others = known_labels(records, labels) if labels else (records, [])
+    label = next((name for name in LABEL if any(truth.fields.get(name) is not None for truth in truths)), None)
     items, unnamed = [], 0
     for record, truth in zip(records, truths, strict=True):
         if "generative" in (record.fields.get("type"), truth.fields.get("type")):
@@ -143,7 +144,7 @@ def read_items(path: str, labels: str | None, split: str) -> tuple[list[Item], l
             Item(
                 key=key,
                 image=picture or f"{path} {key}",
-                label=read_label(truth),
+                label=read_label(truth, label),
                 splits=(split,) if split else splits_in(row),
                 name=about(row, key),
                 where=record.where,
@@ -153,7 +154,7 @@ def read_items(path: str, labels: str | None, split: str) -> tuple[list[Item], l
     if not items:
         raise UserError(f"{path}: no yes-no questions in it")
     if unnamed:
-        warn(f"{path}: {unnamed} of {len(items)} rows name no picture: the intervals take each for a picture of its own")
+        warn(f"{path}: {unnamed} of {len(items)} rows name no picture: the intervals count each row as a separate picture")
     return items, others
 
 
@@ -192,11 +193,14 @@ def advice(keys: Sequence[str], known: Mapping[str, object]) -> str:
     return ""
 
 
-def read_label(record: Record) -> int:
-    given = record.get(*LABEL)
+def read_label(record: Record, name: str | None) -> int:
+    """1 for yes, 0 for no. name: the field that holds the labels of this file, None if it has none."""
+    given = record.fields.get(name) if name else record.get(*LABEL)
+    if given in (None, ""):
+        raise record.fail(f'"{name}" is empty or NaN: the label must be "yes" or "no"')
     label = LABELS.get(str(given).strip().lower().rstrip("."))
     if label is None:
-        raise record.fail(f'"{record.name_of(*LABEL)}": the label must be "yes" or "no", got {shown(given)}')
+        raise record.fail(f'"{name}": the label must be "yes" or "no", got {shown(given)}')
     return label
 
 
