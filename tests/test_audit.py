@@ -395,7 +395,7 @@ def test_files_named_after_different_splits_are_refused(tmp_path, say):
     random, popular = tmp_path / "ans_random.jsonl", tmp_path / "ans_popular.jsonl"
     plain = [tmp_path / f"file{at}.jsonl" for at in range(3)]
     mixed = [popular, plain[1], plain[2]]
-    refused(say("--questions", *questions, "--base", *mixed, "--method", *plain), "ans_popular.jsonl", "random", "same order")
+    refused(say("--questions", *questions, "--base", *mixed, "--method", *plain), "popular", "random")
     for name in ("one", "two"):
         (tmp_path / f"{name}.json").write_text(questions[0].read_text())
     files = ("--questions", tmp_path / "one.json", tmp_path / "two.json", "--base", random, popular)
@@ -594,6 +594,7 @@ ANSWERED_LMMS = {
         "filtered_resps": [text],
         "resps": [[text]],
     },
+    "two numbers, the first of which repeats": lambda k, row, text: {"question_id": row["question_id"], "doc_id": k, "text": text},
     "id": lambda k, row, text: {"id": k, "text": text},
     "the identifier under another name": lambda k, row, text: {"question_id": k, "text": text},
     "category and number": lambda k, row, text: {"question_id": int(row["question_id"]), "category": row["category"], "text": text},

@@ -110,13 +110,17 @@ def ways_of(records: Sequence[Record]) -> list[Way]:
 
 
 def fitting(questions: Sequence[Record], others: Sequence[Record]) -> tuple[Way, Way]:
-    """How to name questions, and rows of another file, so that most of these are questions; the same way for both wins a tie."""
+    """How to name questions, and rows of another file, so that most of these are questions.
+
+    A tie is won by the same way for both, then by one in which no two of the other rows are alike.
+    """
     named_by = {way: [key_by(record, way) for record in others] for way in (*SINGLE, *TOGETHER)}
-    best, most = (ANY, ANY), (-1, False)
+    alone = {way: len(set(keys)) == len(keys) for way, keys in named_by.items()}
+    best, most = (ANY, ANY), (-1, False, False)
     for ours in ways_of(questions):
         known = {key_by(record, ours) for record in questions}
         for theirs in SINGLE if ours in SINGLE else (ours,):
-            fit = (sum(key in known for key in named_by[theirs]), ours == theirs)
+            fit = (sum(key in known for key in named_by[theirs]), ours == theirs, alone[theirs])
             if fit > most:
                 best, most = (ours, theirs), fit
     return best
@@ -231,7 +235,10 @@ def ordered(splits: Sequence[str], paths: Sequence[str], option: str) -> list[st
         raise UserError(f"--{option}: expected a file for each file of --questions, got {given}")
     if len(set(paths)) < len(paths):
         raise UserError(f"--{option}: {next(path for path in paths if paths.count(path) > 1)} is given twice")
-    return [paths[at] for at in paired(splits, paths)]
+    try:
+        return [paths[at] for at in paired(splits, paths)]
+    except UserError as error:
+        raise UserError(str(error).replace("--answers", f"--{option}")) from error
 
 
 def check_splits(questions: Sequence[str], *sides: Sequence[str]) -> None:
