@@ -94,14 +94,14 @@ def files(tmp_path):
 
 @pytest.fixture
 def say(files, capsys):
-    def run():
+    def run(*more):
         options = {
             "annotations": "annotations.json",
             "answers": "answers.json",
             "relation": "relation.json",
             "safe-words": "safe.txt",
         }
-        code = main(["amber-generative", *(x for name, file in options.items() for x in (f"--{name}", str(files / file)))])
+        code = main(["amber-generative", *(x for name, file in options.items() for x in (f"--{name}", str(files / file))), *more])
         out, err = capsys.readouterr()
         return code, err if code else json.loads(out)
 
@@ -119,7 +119,9 @@ def test_without_spacys_model_one_line_says_how_to_get_it(say):
     [
         ("relation.json", '{"dog": "puppy"}', "maps a thing to a list of words"),
         ("relation.json", '{"dog": []}', '"cat" has none'),
-        ("answers.json", '[{"id": 2, "response": "No"}]', "no answer to 1 of 1 descriptions"),
+        ("answers.json", '[{"id": 2, "response": "No"}]', 'no answer to 1 of 1 descriptions, the first to id "1"'),
+        ("answers.json", '[{"id": 0, "response": "A dog."}, {"id": 1, "response": "No"}]', 'id "0" is no annotation'),
+        ("answers.json", '[{"id": 1, "response": "A dog.", "output": "A cat."}]', "name the right one with --reply"),
         ("annotations.json", '[{"id": 2, "type": "relation", "truth": "no"}]', 'of type "generative"'),
         ("annotations.json", '[{"id": 1, "type": "generative", "truth": "dog", "hallu": []}]', '"truth": expected a list of names'),
     ],
@@ -152,3 +154,5 @@ def test_the_command_scores_by_the_models_nouns_and_similarity(files, say, monke
     assert code == 0
     assert (found["chair"], found["cover"], found["hal"], found["cog"]) == (50, 100, 100, 100)
     assert (found["model"], found["tagger"]) == (MODEL, "spacy")
+    (files / "answers.json").write_text(json.dumps([{"id": 1, "response": "A dog", "output": "Two dogs and The kittens"}]))
+    assert say("--reply", "output") == (0, found)

@@ -13,12 +13,13 @@ from functools import cached_property, lru_cache
 from typing import TypeGuard
 
 from hkd_core.common.errors import UserError
-from hkd_core.evaluation.records import Record, by_key, read_records, reply_of
+from hkd_core.evaluation.records import QUESTION_ID, Record, by_key, read_records, reply_of
 from hkd_core.evaluation.rows import decoded, read_bytes, read_value, shown
 from hkd_core.evaluation.wordnet import find_dictionary
 
 MODEL = "en_core_web_lg"
 SIMILAR = 0.8  # similarity above which two words are one thing
+ID = ("id", *QUESTION_ID)
 EXAMPLE = "--annotations annotations.json --answers A.json --relation relation.json --safe-words safe_words.txt"
 Nouns = Callable[[str], list[str]]
 Similarity = Callable[[str, str], float]
@@ -138,22 +139,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--answers", required=True, help="{id, response}; answers to discriminative questions are passed over")
     parser.add_argument("--relation", required=True, help="AMBER's relation.json: a thing -> its associated words")
+    parser.add_argument("--reply", metavar="FIELD", help="the field of the answers that holds the description")
     parser.add_argument("--safe-words", required=True, help="AMBER's safe_words.txt: one word a line")
 
 
 def run(args: argparse.Namespace) -> dict:
-    words, (keys, scenes) = read_words(args.relation, args.safe_words), read_scenes(args.annotations)
-    answers = by_key(read_records(args.answers), "id", "question_id")
-    missing = [key for key in keys if key not in answers]
+    words = read_words(args.relation, args.safe_words)
+    annotations = by_key(read_records(args.annotations), *ID)
+    scenes = read_scenes(args.annotations, annotations)
+    answers = by_key(read_records(args.answers), *ID)
+    stray = next((key for key in answers if key not in annotations), None)
+    if stray is not None and len(annotations) > len(scenes):  # else other answers may be to discriminative questions
+        known = f"expected one of {args.annotations}; does one of the files count from 0?"
+        raise answers[stray].fail(f"{answers[stray].name_of(*ID)} {shown(stray)} is no annotation: {known}")
+    missing = [key for key in scenes if key not in answers]
     if missing:
-        raise UserError(f'{args.answers}: no answer to {len(missing)} of {len(keys)} descriptions, the first is id {shown(missing[0])}')
-    unknown = {thing for scene in scenes for thing in (*scene.truth, *scene.hallu)} - set(words.relation)
+        first, record = missing[0], scenes[missing[0]][0]
+        of = f"{len(missing)} of {len(scenes)} descriptions"
+        raise UserError(
+            f"{args.answers}: no answer to {of}, the first to {record.name_of(*ID)} {shown(first)}, annotated at {record.where}"
+        )
+    unknown = {thing for _, scene in scenes.values() for thing in (*scene.truth, *scene.hallu)} - set(words.relation)
     if unknown:
         raise UserError(f'{args.relation}: expected words for every annotated thing, {shown(min(unknown))} has none')
-    responses = [reply_of(answers[key]) for key in keys]
+    responses = [reply_of(answers[key], field=args.reply) for key in scenes]
     similarity, pipeline = load_similarity()
     nouns, tagger = load_nouns(pipeline)
-    return evaluate(responses, scenes, words, nouns, similarity) | {"model": MODEL, "tagger": tagger}
+    described = [scene for _, scene in scenes.values()]
+    return evaluate(responses, described, words, nouns, similarity) | {"model": MODEL, "tagger": tagger}
 
 
 def read_words(relation: str, safe: str) -> Words:
@@ -167,16 +180,16 @@ def is_names(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
-def read_scenes(path: str) -> tuple[list[str], list[Scene]]:
-    """(identifiers, scenes) of the generative part."""
-    keys, scenes = [], []
-    for key, record in by_key(read_records(path), "id", "question_id").items():
-        if record.fields.get("type") == "generative":
-            keys.append(key)
-            scenes.append(Scene(things(record, "truth"), things(record, "hallu")))
-    if not keys:
+def read_scenes(path: str, annotations: Mapping[str, Record]) -> dict[str, tuple[Record, Scene]]:
+    """Identifier -> (its row, its scene) of the generative part."""
+    found = {
+        key: (record, Scene(things(record, "truth"), things(record, "hallu")))
+        for key, record in annotations.items()
+        if str(record.fields.get("type")).strip().lower() == "generative"
+    }
+    if not found:
         raise UserError(f'{path}: no annotations of type "generative" in it')
-    return keys, scenes
+    return found
 
 
 def things(record: Record, name: str) -> list[str]:

@@ -96,13 +96,12 @@ def counts(labels: np.ndarray, codes: np.ndarray, read: np.ndarray) -> np.ndarra
 def compare(answers: Answers, *, draws: int = 2000, seed: int = 0) -> dict:
     """Both sides' rates, d' and c, and the differences method - base with 95 % intervals clustered by picture.
 
-    An unread answer is wrong. d', c and the rates are over the questions that both sides answered. Where the questions have one
-    label only, d' and c are undefined and None.
+    An unread answer is wrong. d', c and the rates are over the questions that both sides answered ("read_by_both"). A rate without
+    such questions is None, and d' and c with it; "undefined" then says why.
     """
     read = (answers.base != UNREAD) & (answers.method != UNREAD)
     sides = {side: counts(answers.labels, getattr(answers, side), read) for side in ("base", "method")}
-    both_labels = len(set(answers.labels[read].tolist())) == 2
-    found: dict = {"n": len(answers.labels), "pictures": len(np.unique(answers.images))}
+    found: dict = {"n": len(answers.labels), "pictures": len(np.unique(answers.images)), "read_by_both": int(read.sum())}
     for side, rows in sides.items():
         values = {name: float(metric(rows.sum(0))) for name, metric in METRICS.items()}
         found[side] = values | {"unread": int((getattr(answers, side) == UNREAD).sum())}
@@ -110,12 +109,26 @@ def compare(answers: Answers, *, draws: int = 2000, seed: int = 0) -> dict:
         name: spread(stats.paired_interval(sides["method"], sides["base"], answers.images, metric, draws=draws, seed=seed))
         for name, metric in METRICS.items()
     }
-    if not both_labels:
+    if reason := undefined(answers.labels, read):
+        there = set(answers.labels[read].tolist())
+        rates_lost = {name: None for name, label in (("hit_rate", 1), ("false_alarm_rate", 0)) if label not in there}
         for part in ("base", "method", "difference"):
-            found[part] |= {"d_prime": None, "criterion": None}
+            found[part] |= rates_lost | {"d_prime": None, "criterion": None}
+        found["undefined"] = reason
     if answers.base_margins is not None:
         found["margins"] = compare_margins(answers, draws=draws, seed=seed)
     return found | {"conclusion": conclusion(found)}
+
+
+def undefined(labels: np.ndarray, read: np.ndarray) -> str | None:
+    """Why there is no d': the questions that both sides answered have not both labels. None where they have."""
+    if len(set(labels[read].tolist())) == 2:
+        return None
+    if not read.any():
+        return "no question has an answer from both sides that says yes or no, so d' and c are undefined"
+    if len(set(labels.tolist())) < 2:
+        return "the questions have one label only, so d' and c are undefined"
+    return "the questions that both sides answered with yes or no have one label only, so d' and c are undefined"
 
 
 def spread(interval: tuple[float, float, float]) -> Interval:
@@ -176,7 +189,7 @@ def conclusion(found: dict) -> str:
     gain = change["accuracy"]
     start = f"accuracy {points(gain)}"
     if change["d_prime"] is None:
-        return f"{start}: the questions have one label only, so d' and c are undefined"
+        return f"{start}: {found['undefined']}"
     d, c = change["d_prime"], change["criterion"]
     start += f"; d' {shown(d)}; c {shown(c)}"
     lean = f"the criterion moved towards {'No' if c['value'] > 0 else 'Yes'}" if sure(c) else "the criterion did not move"
@@ -218,10 +231,23 @@ def points(interval: Interval) -> str:
     return f"{100 * interval['value']:+.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
 
 
-def audit(answers: Answers, splits: Sequence[str], *, draws: int = 2000, seed: int = 0) -> dict:
-    """`compare` of all questions together, and under "splits" of each split where there are several."""
-    of, names = np.asarray(splits), list(dict.fromkeys(splits))
+def audit(answers: Answers, splits: Sequence[tuple[str, ...]], *, draws: int = 2000, seed: int = 0) -> dict:
+    """`compare` of all questions together, each once, and under "splits" of each split where there are several.
+
+    splits: [N] the splits that each question belongs to.
+    """
     found = compare(answers, draws=draws, seed=seed)
+    names = split_names(splits)
     if len(names) > 1:
-        found["splits"] = {name: compare(answers.only(of == name), draws=draws, seed=seed) for name in names}
+        found["splits"] = {name: compare(answers.only(within(name, splits)), draws=draws, seed=seed) for name in names}
     return found
+
+
+def split_names(splits: Sequence[tuple[str, ...]]) -> list[str]:
+    """Every split once, in the order of the questions."""
+    return list(dict.fromkeys(name for listed in splits for name in listed))
+
+
+def within(name: str, splits: Sequence[tuple[str, ...]]) -> np.ndarray:
+    """[N]: whether each question belongs to the split."""
+    return np.array([name in listed for listed in splits])

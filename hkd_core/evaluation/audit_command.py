@@ -1,10 +1,7 @@
 """`audit` on files: POPE, AMBER, MME and any labelled yes-no questions, with two answerers' answers."""
 
 import argparse
-import math
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +10,19 @@ from hkd_core.common.errors import UserError
 from hkd_core.evaluation import mme
 from hkd_core.evaluation.arguments import whole_number
 from hkd_core.evaluation.audit import UNREAD, Answers, audit
-from hkd_core.evaluation.matching import Answered, check_pairs, question_text
-from hkd_core.evaluation.pope_scores import strict
-from hkd_core.evaluation.records import IMAGE, MAYBE_REPLY, QUESTION_ID, REPLY, Record, asked, by_key, read_records, reply_of
-from hkd_core.evaluation.rows import decoded, read_bytes, shown
+from hkd_core.evaluation.audit_files import (
+    Item,
+    answered_part,
+    check_splits,
+    code_of,
+    file_splits,
+    joined,
+    ordered,
+    read_items,
+    read_side,
+)
+from hkd_core.evaluation.output import warn
+from hkd_core.evaluation.records import asked, picture_key, read_records
 
 EXPLAINED = """\
 Is a method more than a shift? Two answerers on the same yes-no questions.
@@ -25,24 +31,8 @@ d' is how well yes is told from no: 0 is chance, and 1 to 3 is usual. The criter
 A method that only leans more to No changes c and leaves d' where it is, even if its accuracy rises.
 """
 EXAMPLE = "--questions Q.json --base A.jsonl --method B.jsonl"
-LABEL = ("label", "truth", "gt_answer", "answer")
-ASKED = ("text", "question", "query")
-SPLIT = ("category", "type", "split", "subtask")
-LABELS = {"yes": 1, "no": 0, "1": 1, "0": 0}
-NAME = re.compile(r"\b(?:is|are) there (?:an? |any |some )?(.+?) in (?:the|this) \w+", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Item:
-    """One labelled question; `label` is 1 for yes, 0 for no. `where` is for messages."""
-
-    key: str
-    image: str
-    label: int
-    split: str
-    name: str
-    where: str
-    record: Record | None = None
+SIDES = ("base", "method")
+Splits = list[tuple[str, ...]]  # of each question
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="FILE",
-        help="answers without the method, a file for each of questions; or MME's folder",
+        help="answers without the method, a file for each of questions; or MME's folder or table",
     )
     parser.add_argument("--method", required=True, nargs="+", metavar="FILE", help="answers with the method, likewise")
     parser.add_argument(
@@ -64,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help='answers also hold "margin", log p(Yes) - log p(No): compare with the best constant shift',
     )
+    parser.add_argument("--reply", metavar="FIELD", help="the field of the answers that holds the model's reply")
     parser.add_argument("--figure", metavar="FILE.png", help="draw the ROC with both operating points")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="of the bootstrap (default 0)")
 
@@ -77,148 +68,74 @@ def run(args: argparse.Namespace) -> dict:
         from hkd_core.evaluation.audit_figure import draw
 
         draw(answers, splits, found, args.figure)
+    for side in SIDES:
+        unread = int((getattr(answers, side) == UNREAD).sum())
+        if unread:
+            warn(f"--{side}: {unread} of {len(answers.labels)} answers say neither yes nor no, and count as wrong")
     return found
 
 
-def read_files(args: argparse.Namespace) -> tuple[Answers, list[str]]:
+def read_files(args: argparse.Namespace) -> tuple[Answers, Splits]:
     """Questions with their labels, and both sides' answers in their order. Raises UserError naming file, line and what was expected."""
-    for option in ("base", "method"):
-        if len(getattr(args, option)) != len(args.questions):
-            given = f"{len(args.questions)} of --questions and {len(getattr(args, option))} of --{option}"
-            raise UserError(f"--{option}: expected a file for each file of --questions, got {given}")
-    items, sides = [], {"base": [], "method": []}
-    for place, path in enumerate(args.questions):
-        asked, others = read_items(path, args.labels, split="" if len(args.questions) == 1 else Path(path).stem)
-        items += asked
-        for side, found in sides.items():
-            found += read_side(getattr(args, side)[place], asked, others, margins=args.margins)
+    splits = file_splits(args.questions) if len(args.questions) > 1 else [""]
+    files = {side: ordered(splits, getattr(args, side), side) for side in SIDES}
+    if len(splits) > 1:
+        check_splits(args.questions, *files.values())
+    items: list[Item] = []
+    sides: dict[str, list[tuple[int, float]]] = {side: [] for side in SIDES}
+    for at, path in enumerate(args.questions):
+        here, others = read_items(path, args.labels, splits[at])
+        held = {side: joined(files[side][at], here, others) for side in SIDES}
+        kept = answered_part(path, here, held)
+        here = [here[place] for place in kept]
+        for side in SIDES:
+            answers = {new: held[side][place] for new, place in enumerate(kept) if place in held[side]}
+            sides[side] += read_side(files[side][at], here, answers, margins=args.margins, reply=args.reply)
+        items += here
     return assembled(items, sides, margins=args.margins)
 
 
-def read_items(path: str, labels: str | None, split: str) -> tuple[list[Item], set[str]]:
-    """The questions of one file, and the identifiers of AMBER's generative part. `split` wins over the file's own field."""
-    records = by_key(read_records(path), *QUESTION_ID)
-    known = by_key(read_records(labels), *QUESTION_ID) if labels else records
-    items, others = [], set()
-    for key, record in records.items():
-        truth = known.get(key)
-        if truth is None:
-            raise record.fail(f'{QUESTION_ID[0]} {shown(key)} has no label in {labels}')
-        if "generative" in (record.fields.get("type"), truth.fields.get("type")):
-            others.add(key)
-            continue
-        text = first(record, ASKED) or first(truth, ASKED) or key
-        name = NAME.search(text)
-        items.append(
-            Item(
-                key=key,
-                image=first(record, IMAGE) or first(truth, IMAGE) or key,
-                label=read_label(truth),
-                split=split or first(record, SPLIT) or first(truth, SPLIT) or "all",
-                name=first(record, ("object",)) or (name.group(1) if name else text).lower(),
-                where=record.where,
-                record=record,
+def read_mme(args: argparse.Namespace) -> tuple[Answers, Splits]:
+    """MME's answers, which hold questions and truths: folders or tables, as `mme.read_tasks` reads them, paired by question."""
+    if args.margins:
+        raise UserError("--margins needs --questions (a table that holds questions and labels may be given there again)")
+    tasks = {side: mme_items(getattr(args, side), side, args.reply) for side in SIDES}
+    base, method = tasks.values()
+    for one, other, path in ((base, method, args.base[0]), (method, base, args.method[0])):
+        strange = next((item for key, (item, _) in other.items() if key not in one), None)
+        if strange:
+            raise UserError(
+                f"{strange.where}: {path} has no answer to this question with this truth about picture {strange.image}; "
+                "expected the same questions on both sides"
             )
-        )
-    if not items:
-        raise UserError(f"{path}: no yes-no questions in it")
-    return items, others
+    sides = {side: [(tasks[side][key][1], 0.0) for key in base] for side in SIDES}
+    return assembled([item for item, _ in base.values()], sides, margins=False)
 
 
-def first(record: Record, names: Sequence[str]) -> str:
-    """The first of the fields that is there, as text; else an empty text."""
-    found = next((record.fields[name] for name in names if record.fields.get(name) not in (None, "")), "")
-    return str(found) if isinstance(found, str | int) else ""
-
-
-def read_label(record: Record) -> int:
-    given = record.get(*LABEL)
-    label = LABELS.get(str(given).strip().lower().rstrip("."))
-    if label is None:
-        raise record.fail(f'label must be "yes" or "no", got {shown(given)}')
-    return label
-
-
-def read_side(path: str, items: Sequence[Item], others: set[str], *, margins: bool) -> list[tuple[int, float]]:
-    """(answer, margin) for each question; the margin is 0 where none are read. An answer without text is the sign of its margin.
-
-    Raises UserError for a question without answer, and for an answer to what is neither a question nor among `others`.
-    """
-    records = by_key(read_records(path), *QUESTION_ID)
-    known = others | {item.key for item in items}
-    for key, answer in records.items():
-        if key not in known:
-            raise answer.fail(f'{answer.name_of(*QUESTION_ID)} {shown(key)} is no question')
-    texts = {asked(question_text(item.record)) for item in items if item.record} - {""}
-    found, pairs = [], []
-    for item in items:
-        record = records.get(item.key)
-        if record is None:
-            raise UserError(f'{path}: no answer to {QUESTION_ID[0]} {shown(item.key)}, asked at {item.where}')
-        margin = read_margin(record) if margins else 0.0
-        bare = margins and record.name_of(*REPLY, *MAYBE_REPLY) is None
-        reply = "" if bare else reply_of(record, texts)
-        found.append((int(margin > 0) if bare else code_of(strict(reply)), margin))
-        if item.record:
-            pairs.append(Answered(item.key, item.record, record, reply))
-    check_pairs(pairs)
+def mme_items(paths: Sequence[str], side: str, reply: str | None) -> dict[tuple[str, ...], tuple[Item, int]]:
+    """(subtask, picture, question, truth) -> the question and its answer, read as MME's script does."""
+    path = Path(paths[0])
+    known = {name.lower() for name in (*mme.PERCEPTION, *mme.COGNITION)}
+    if len(paths) > 1 or (path.is_file() and known.isdisjoint((subtask or "").lower() for subtask in subtasks_of(path))):
+        raise UserError(f"--{side}: {path} is not MME's answers, which alone hold the labels: give the questions with --questions")
+    found: dict[tuple[str, ...], tuple[Item, int]] = {}
+    for subtask, asked_here in mme.read_tasks(path, reply).items():
+        for row in asked_here:
+            key = (subtask, picture_key(row.image), asked(row.question), row.truth)
+            label, image = int(row.truth == "yes"), f"{subtask}/{picture_key(row.image)}"
+            item = Item(" ".join(key), image, label, (subtask,), row.question, row.where)
+            first = found.setdefault(key, (item, code_of(mme.parse(row.answer))))[0]
+            if first is not item:
+                raise UserError(f"{row.where}: this question occurs twice, first at {first.where}")
     return found
 
 
-def read_margin(record: Record) -> float:
-    given = record.get("margin")
-    try:
-        margin = float(given) if isinstance(given, int | float) and not isinstance(given, bool) else math.nan
-    except OverflowError:
-        margin = math.inf
-    if not math.isfinite(margin):
-        raise record.fail(f'"margin": expected a finite number, log p(Yes) - log p(No), got {shown(given)}')
-    return margin
+def subtasks_of(path: Path) -> set[str | None]:
+    return {record.optional("category", "subtask", "task") for record in read_records(path)}
 
 
-def code_of(answer: str | None) -> int:
-    return {"yes": 1, "no": 0}.get(answer or "", UNREAD)
-
-
-def read_mme(args: argparse.Namespace) -> tuple[Answers, list[str]]:
-    """Two folders as MME's own script reads them: NAME.txt with lines of image, question, truth and answer between tabs."""
-    if args.margins:
-        raise UserError("--margins needs --questions: MME's own answer files hold no margins")
-    if len(args.base) != 1 or not Path(args.base[0]).is_dir():
-        raise UserError("--questions is missing: only MME's folders of answers hold the labels themselves")
-    items, sides = [], {"base": [], "method": []}
-    for side, found in sides.items():
-        folder = Path(getattr(args, side)[0])
-        rows = list(mme_rows(folder))
-        if not rows:
-            raise UserError(f"{folder}: no files NAME.txt in it")
-        if side == "base":
-            items = [item for item, _ in rows]
-        elif [(item.key, item.label) for item, _ in rows] != [(item.key, item.label) for item in items]:
-            raise UserError(f"{folder}: expected the same questions with the same truths in the same order as {args.base[0]}")
-        found += [(answer, 0.0) for _, answer in rows]
-    return assembled(items, sides, margins=False)
-
-
-def mme_rows(folder: Path) -> Iterator[tuple[Item, int]]:
-    for path in sorted(folder.glob("*.txt")):
-        for number, line in enumerate(decoded(path, read_bytes(path)).split("\n"), 1):
-            if not line.strip():
-                continue
-            fields = line.rstrip("\r").split("\t")
-            if len(fields) != 4 or fields[2].strip().lower() not in ("yes", "no"):
-                raise UserError(f"{path}:{number}: expected image, question, truth (Yes or No) and answer between tabs")
-            image, question, truth, answer = fields
-            item = Item(
-                f"{path.stem}/{image}/{question}", image, LABELS[truth.strip().lower()], path.stem, question, f"{path}:{number}"
-            )
-            yield item, code_of(mme.parse(answer))
-
-
-def assembled(items: Sequence[Item], sides: dict[str, list[tuple[int, float]]], *, margins: bool) -> tuple[Answers, list[str]]:
+def assembled(items: Sequence[Item], sides: Mapping[str, list[tuple[int, float]]], *, margins: bool) -> tuple[Answers, Splits]:
     answers = {side: np.array([answer for answer, _ in rows]) for side, rows in sides.items()}
     held = {f"{side}_margins": np.array([margin for _, margin in rows]) if margins else None for side, rows in sides.items()}
-    labels, images, names = ([getattr(item, field) for item in items] for field in ("label", "image", "name"))
-    return Answers(np.array(labels), images=np.array(images), names=np.array(names), **answers, **held), [
-        item.split for item in items
-    ]
+    labels, images, names = (np.array([getattr(item, name) for item in items]) for name in ("label", "image", "name"))
+    return Answers(labels, images=images, names=names, **answers, **held), [item.splits for item in items]

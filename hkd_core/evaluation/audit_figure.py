@@ -8,15 +8,14 @@ from matplotlib.axes import Axes
 from scipy.special import ndtr, ndtri
 
 from hkd_core.common.errors import UserError
-from hkd_core.evaluation.audit import Answers
+from hkd_core.evaluation.audit import Answers, within
 from hkd_core.plots import COLORS, use_style
 
 
-def draw(answers: Answers, splits: Sequence[str], found: dict, path: str) -> None:
+def draw(answers: Answers, splits: Sequence[tuple[str, ...]], found: dict, path: str) -> None:
     """Write the ROC of each split and of all together. Raises UserError where the file cannot be written."""
     use_style()
-    places = np.asarray(splits)
-    panels = [(name, answers.only(places == name), part) for name, part in found.get("splits", {}).items()]
+    panels = [(name, answers.only(within(name, splits)), part) for name, part in found.get("splits", {}).items()]
     panels.append(("all questions", answers, found))
     columns = min(len(panels), 4)
     rows = -(-len(panels) // columns)
@@ -44,9 +43,10 @@ def panel(axis: Axes, name: str, answers: Answers, part: dict) -> None:
             text += f": d' {values['d_prime']:.2f}, c {values['criterion']:+.2f}"
             axis.plot(across, ndtr(values["d_prime"] + ndtri(across)), color=color, linewidth=1, linestyle=":")
         margins = getattr(answers, f"{side}_margins")
-        if margins is not None:
+        if margins is not None and len(set(answers.labels.tolist())) == 2:
             axis.plot(*curve(margins, answers.labels), color=color, linewidth=1.2)
-        axis.plot(values["false_alarm_rate"], values["hit_rate"], mark, color=color, label=text, markersize=7)
+        point = (values["false_alarm_rate"], values["hit_rate"])
+        axis.plot(*(((), ()) if None in point else point), mark, color=color, label=text, markersize=7)
     axis.set(title=name, xlabel="false alarms: Yes where the label is no", ylabel="hits: Yes where the label is yes")
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axis.legend(loc="lower right", fontsize=8)
