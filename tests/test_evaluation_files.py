@@ -266,6 +266,92 @@ def test_the_commands_end_with_2_and_one_line_for_bad_arguments(say):
         assert code == 2 and found is None and err.count("\n") == 1 and "--help" in err
 
 
+# A label is no reply: (command, table, part of the refusal).
+OWN = 'no field holds a reply ("answer" is the label); name it with --reply'
+LABELLED = {
+    "amber": ("index\tquestion\tanswer\tcategory\n0\tIs it red?\tYes\tdiscriminative-attribute-state\n", "row 1: " + OWN),
+    "mme": ("category\tquestion_id\tquestion\tanswer\tmodel_output_text\ncolor\ta.png\tIs it red?\tYes\tNo\n", "row 1: " + OWN),
+    "hallusion": ("index\tquestion\tanswer\tcategory\tl2-category\nVD_figure_0_1_0\tq?\tNo\tVD\tfigure\n", "row 1: " + OWN),
+    "pope": ("index\tquestion\tanswer\tmodel_output_text\n0\tIs it red?\tYes\tNo\n", "give the questions with --questions"),
+}
+
+
+@pytest.mark.parametrize("command", LABELLED)
+def test_the_label_of_a_row_is_never_its_reply(command, tmp_path, say):
+    table, expected = LABELLED[command]
+    (tmp_path / "a.tsv").write_text(table)
+    code, found, err = say(command, "--answers", tmp_path / "a.tsv")
+    assert code == 2 and found is None and expected in err and err.count("\n") == 1, err
+
+
+def test_the_reply_of_a_labelled_row_is_the_field_that_is_named(tmp_path, say):
+    (tmp_path / "a.tsv").write_text(LABELLED["pope"][0])
+    code, found, _ = say("pope", "--answers", tmp_path / "a.tsv", "--reply", "model_output_text")
+    assert code == 0 and found["parsers"]["strict"]["accuracy"] == 0
+
+
+@pytest.mark.parametrize("name", ["outputs", "generated_text", "model_response", "pred_answer", "predicted_answer", "ans"])
+def test_usual_names_of_the_reply_win_over_a_label_beside_them(name, tmp_path, say):
+    rows = [{"question_id": q["question_id"], "question": q["text"], "answer": q["label"], name: "No"} for q in QUESTIONS]
+    code, found, err = say("pope", "--questions", lines(tmp_path / "q", QUESTIONS), "--answers", lines(tmp_path / "a", rows))
+    assert code == 0 and found["parsers"]["strict"]["tp"] == 0, err
+
+
+def test_answers_that_are_the_labels_in_every_row_are_refused(tmp_path, say):
+    rows = [{"question_id": q["question_id"], "question": q["text"], "answer": q["label"]} for q in QUESTIONS]
+    questions = lines(tmp_path / "q", QUESTIONS)
+    for more, hint in (({}, ""), ({"caption": "No"}, ', perhaps "caption"')):
+        answers = lines(tmp_path / "a", [row | more for row in rows])
+        for command in (
+            ("pope", "--questions", questions, "--answers", answers),
+            ("compare", "--a", answers, "--b", answers, "--labels", questions),
+        ):
+            code, found, err = say(*command)
+            assert (
+                code == 2
+                and found is None
+                and f'"answer" is the label in every row; name the field of the reply with --reply{hint}' in err
+            )
+    assert say("pope", "--questions", questions, "--answers", answers, "--reply", "answer")[0] == 0
+    one_wrong = [*rows[:3], rows[3] | {"answer": "yes"}]
+    assert say("pope", "--questions", questions, "--answers", lines(tmp_path / "a", one_wrong))[0] == 0
+    spelt = [row | {"answer": row["answer"].capitalize()} for row in rows]  # as a model writes, and nothing else could be the reply
+    assert say("pope", "--questions", questions, "--answers", lines(tmp_path / "a", spelt))[0] == 0
+
+
+def test_a_row_that_only_echoes_its_question_is_unparsed_where_others_reply(tmp_path, say):
+    rows = answered()
+    rows[1]["text"] = QUESTIONS[1]["text"]
+    files = ("--questions", lines(tmp_path / "q", QUESTIONS), "--answers", tmp_path / "a")
+    lines(tmp_path / "a", rows)
+    code, found, err = say("pope", *files)
+    assert code == 0 and found["parsers"]["strict"]["unparsed"] == 1, err
+    lines(tmp_path / "a", [row | {"text": q["text"]} for row, q in zip(rows, QUESTIONS, strict=True)])
+    code, _, err = say("pope", *files)
+    assert code == 2 and '"text" repeats the question' in err and "--reply" in err
+
+
+@pytest.mark.parametrize(
+    "name", ["prompt", "input", "instruction", "prompts", "input_text", "target", "gt", "truth", "ground_truth"]
+)
+def test_an_order_that_a_prompt_or_label_denies_is_refused(name, tmp_path, say):
+    prompt = name in ("prompt", "prompts", "input", "instruction", "input_text")
+    rows = [{name: q["text"] if prompt else q["label"], "response": "Yes"} for q in QUESTIONS]
+    rows = [row | {name: [row[name]]} for row in rows] if name == "prompts" else rows
+    files = ("--by-order", "--questions", lines(tmp_path / "q", QUESTIONS), "--answers", tmp_path / "a")
+    lines(tmp_path / "a", rows)
+    assert say("pope", *files)[0] == 0
+    lines(tmp_path / "a", [*rows[1:], rows[0]])
+    code, _, err = say("pope", *files)
+    assert code == 2 and "a:1: the " + ("prompt" if prompt else "label") in err
+
+
+def test_an_instruction_that_is_the_same_everywhere_is_no_prompt(tmp_path, say):
+    rows = answered(instruction=lambda q: "Look closely and reply.")
+    files = ("--questions", lines(tmp_path / "q", QUESTIONS), "--answers", lines(tmp_path / "a", rows))
+    assert say("pope", *files)[0] == 0
+
+
 @pytest.mark.parametrize("command", ["pope", "pope-build", "chair", "mme", "amber", "hallusion", "challenge", "compare"])
 def test_help_shows_one_line_of_the_input(command, capsys):
     with pytest.raises(SystemExit) as ended:

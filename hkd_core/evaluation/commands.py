@@ -10,11 +10,23 @@ from hkd_core.common.errors import UserError
 from hkd_core.evaluation import amber, chair, chair_readings, challenge, coco, hallusion, mme, paired, pope, pope_files, pope_scores
 from hkd_core.evaluation.matching import Answered, match, read_all, self_matched
 from hkd_core.evaluation.output import warn, write
-from hkd_core.evaluation.records import IMAGE, LABEL, QUESTION_ID, Record, by_key, picture_key, quoted, read_records, reply_of
+from hkd_core.evaluation.records import (
+    IMAGE,
+    LABEL,
+    QUESTION,
+    QUESTION_ID,
+    Record,
+    by_key,
+    picture_key,
+    quoted,
+    read_records,
+    reply_of,
+)
 from hkd_core.evaluation.rows import shown
 
 Found = tuple[dict, list[dict]]  # what is printed, one row an item
 PICTURE = (*IMAGE, "id", "question_id")  # what names a caption's picture
+HALLUSION_LABEL = ("gt_answer", "label", "answer", "ground_truth", "target")
 CHAIR_SHOWN = ("image_id", "generated", "hallucinated")
 
 
@@ -43,7 +55,7 @@ def pope_columns(pairs: Sequence[Answered]) -> dict[str, list[str]]:
         rows["labels"].append(pair.question.one_of(("yes", "no"), *LABEL))
         whole = pair.answer is pair.question  # a row of VLMEvalKit's may name no picture
         rows["images"].append(pair.question.picture() or (pair.key if whole else pair.question.key(*IMAGE[:2])))
-        rows["questions"].append(pair.question.text("question", "text") if whole else pair.question.text("text", "question"))
+        rows["questions"].append(pair.question.text(*QUESTION, "text") if whole else pair.question.text("text", *QUESTION))
     return rows
 
 
@@ -189,11 +201,10 @@ def hallusion_command(args: argparse.Namespace) -> Found:
         if item in seen:
             raise record.fail(f"item {shown(' '.join(item))} occurs twice, first at {seen[item]}")
         seen[item] = record.where
-        label = record.key("gt_answer", "label", "answer", "target").lower()
+        label, name = record.key(*HALLUSION_LABEL).lower(), record.name_of(*HALLUSION_LABEL)
         if label not in ("0", "1", "yes", "no"):
-            name = record.name_of("gt_answer", "label", "answer", "target")
             raise record.fail(f'"{name}" must be "0", "1", "yes" or "no", got {shown(label)}')
-        reply = reply_of(record, field=args.reply, extra=("model_prediction",), number=True)
+        reply = reply_of(record, field=args.reply, extra=("model_prediction",), number=True, label=name)
         rows.append(row | {"label": {"0": "no", "1": "yes"}.get(label, label), "answer": reply})
     found = hallusion.evaluate(rows)
     if found["unparsed"]:

@@ -5,6 +5,7 @@ questions'.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,18 +15,23 @@ from hkd_core.common.errors import UserError
 from hkd_core.evaluation.records import (
     IMAGE,
     LABEL,
+    MAYBE_REPLY,
     PICTURE_ENDING,
     QUESTION,
     QUESTION_ID,
     REPLY,
+    SPLIT,
+    Echo,
     Record,
     asked,
     asked_in,
     by_key,
+    only,
     picture_key,
     read_records,
-    reply_of,
+    reply_field,
 )
+from hkd_core.evaluation.replies import final_reply
 from hkd_core.evaluation.rows import shown
 
 WORD = re.compile(r"[^\W_]+")
@@ -36,6 +42,21 @@ COMMON = set(
         "image imange picture photo photograph please answer question using single word phrase one only short"
     )
 )
+# Fields that are never a reply of unknown name.
+KNOWN = {
+    *QUESTION_ID,
+    *QUESTION,
+    *LABEL,
+    *IMAGE,
+    *SPLIT,
+    *MAYBE_REPLY,
+    "answer_id",
+    "model_id",
+    "model",
+    "model_name",
+    "type",
+    "doc_hash",
+}
 SPLITS_APART = 10_000_000  # LLaVA numbers the questions of its three splits from 1, 10000001 and 20000001
 
 
@@ -51,7 +72,7 @@ class Answered:
 
 def question_text(record: Record) -> str:
     """What a question's row asks, "" if it does not say."""
-    return record.optional("question", "text", "prompt", "query") or ""
+    return record.optional("question", "text", *QUESTION) or ""
 
 
 def match(
@@ -76,12 +97,64 @@ def match(
     else:
         found = by_identifier(questions, answers, path)
     texts = {asked(question_text(record)) for record in questions.values()} - {""}
+    given = replies_of([found[key] for key in questions], texts, field=field, extra=extra)
     pairs = [
-        Answered(key, record, found[key], reply_of(found[key], texts, field=field, extra=extra))
-        for key, record in questions.items()
+        Answered(key, record, found[key], final_reply(text))
+        for (key, record), (_, text) in zip(questions.items(), given, strict=True)
     ]
+    if not field and not extra:
+        refuse_labels(pairs, {name for name, _ in given})
     check_pairs(pairs)
     return pairs
+
+
+def replies_of(
+    records: Sequence[Record],
+    texts: Set[str] = frozenset(),
+    *,
+    own: bool = False,
+    field: str | None = None,
+    extra: tuple[str, ...] = (),
+) -> list[tuple[str, str]]:
+    """(field, text) of every reply. own: the rows hold their own questions and labels.
+
+    A row that only repeats its question is a reply too, where most rows hold theirs in that field. Raises UserError.
+    """
+    found: list[tuple[str, str] | Echo] = []
+    for record in records:
+        label = record.name_of(*LABEL) if own else None
+        try:
+            found.append(reply_field(record, texts, field=field, extra=extra, label=label))
+        except Echo as echo:
+            found.append(echo)
+    names = Counter(held[0] for held in found if not isinstance(held, Echo))
+    read = []
+    for record, held in zip(records, found, strict=True):
+        if isinstance(held, Echo):
+            if 2 * names[held.name] <= len(records):
+                raise held
+            held = (held.name, record.text(held.name))
+        read.append(held)
+    return read
+
+
+def refuse_labels(pairs: Sequence[Answered], names: Set[str]) -> None:
+    """Raises UserError where the answers' "answer" is the label in every row, and another field may be the reply."""
+    if names != {"answer"} or not all(pair.answer.name_of(*QUESTION) or unknown_text(pair.answer) for pair in pairs):
+        return
+    folded = any(unknown_text(pair.answer) for pair in pairs)
+    for pair in pairs:
+        label, reply = pair.question.optional(*LABEL) or "", pair.reply
+        if label != reply and not (folded and label.strip().casefold() == reply.strip().casefold().rstrip(".")):
+            return
+    other = next((name for pair in pairs if (name := unknown_text(pair.answer))), None)
+    hint = f', perhaps "{other}"' if other else ""
+    raise pairs[0].answer.fail(f'"answer" is the label in every row; name the field of the reply with --reply{hint}')
+
+
+def unknown_text(record: Record) -> str | None:
+    """A field of text whose meaning is not known."""
+    return next((name for name, value in record.fields.items() if isinstance(only(value), str) and name not in KNOWN), None)
 
 
 def by_identifier(questions: Mapping[str, Record], answers: Sequence[Record], path: str | Path) -> dict[str, Record]:
@@ -95,12 +168,12 @@ def by_identifier(questions: Mapping[str, Record], answers: Sequence[Record], pa
                 hint = (
                     f"; these are answers to {splits_in(found)} splits, so give the questions of all of them: --questions Q1 Q2 Q3"
                 )
-            raise record.fail(f'{record.name_of(name, *QUESTION_ID)} {shown(key)} is no question{hint}')
+            raise record.fail(f"{record.name_of(name, *QUESTION_ID)} {shown(key)} is no question{hint}")
     missing = [key for key in questions if key not in found]
     if missing:
         first = questions[missing[0]]
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise UserError(f'{path}: no answer to {first.name_of(*QUESTION_ID)} {shown(missing[0])}, asked at {first.where}{more}')
+        raise UserError(f"{path}: no answer to {first.name_of(*QUESTION_ID)} {shown(missing[0])}, asked at {first.where}{more}")
     return found
 
 
@@ -132,15 +205,20 @@ def check_pairs(pairs: Sequence[Answered]) -> None:
     different = {frozenset(words_of(question_text(pair.question))) for pair in pairs}
     shared = frozenset.intersection(*different) if len(different) > 1 else frozenset()
     pictures = {picture_key(name) for p in pairs if (name := p.question.picture())}
-    for pair in pairs:
-        reason = disagreement(pair, shared, pictures)
+    prompts = [asked_in(pair.answer, pair.reply) for pair in pairs]
+    if len(different) > 1 and len(set(prompts)) == 1 and not any(p.answer.name_of(*QUESTION[:3]) for p in pairs):
+        prompts = [None] * len(pairs)  # an "instruction" that is the same everywhere
+    for pair, prompt in zip(pairs, prompts, strict=True):
+        reason = disagreement(pair, prompt, shared, pictures)
         if reason:
             advice = "do the answers belong to another split, or are their identifiers shifted?"
-            raise pair.answer.fail(f'{reason}, but question {shown(pair.key)} ({pair.question.where}) {stated(pair, reason)}: {advice}')
+            raise pair.answer.fail(
+                f"{reason}, but question {shown(pair.key)} ({pair.question.where}) {stated(pair, reason)}: {advice}"
+            )
 
 
-def disagreement(pair: Answered, shared: Set[str], pictures: set[str]) -> str | None:
-    prompt, text = asked_in(pair.answer, pair.reply), question_text(pair.question)
+def disagreement(pair: Answered, prompt: str | None, shared: Set[str], pictures: set[str]) -> str | None:
+    text = question_text(pair.question)
     if prompt and text:
         telling, there = words_of(text) - shared - COMMON, words_of(prompt)
         if not all(any(form in there for form in forms(word)) for word in telling):
@@ -158,7 +236,7 @@ def disagreement(pair: Answered, shared: Set[str], pictures: set[str]) -> str | 
 
 
 def own_label(record: Record) -> str:
-    return (record.optional("label", "gt_answer", "ground_truth") or "").strip().lower()
+    return (record.optional(*(name for name in LABEL if name != "answer")) or "").strip().lower()
 
 
 def stated(pair: Answered, reason: str) -> str:
@@ -178,9 +256,9 @@ def words_of(text: str) -> set[str]:
     return set(WORD.findall(text.casefold()))
 
 
-def complete(records: Sequence[Record]) -> bool:
+def complete(records: Sequence[Record], field: str | None = None) -> bool:
     """Does every row hold its question, its label and a reply, as the tables of lmms-eval and VLMEvalKit do?"""
-    return all(r.name_of(*REPLY) and r.name_of(*QUESTION) and r.name_of(*LABEL) for r in records)
+    return all(r.name_of(*((field,) if field else REPLY)) and r.name_of(*QUESTION) and r.name_of(*LABEL) for r in records)
 
 
 def key_of_row(record: Record) -> str:
@@ -196,9 +274,15 @@ def self_matched(records: Sequence[Record], *, field: str | None = None, extra: 
     for record in records:
         key = key_of_row(record)
         if key in found:
-            raise record.fail(f'{shown(key)} occurs twice, first at {found[key].where}')
+            raise record.fail(f"{shown(key)} occurs twice, first at {found[key].where}")
         found[key] = record
-    return [Answered(key, record, record, reply_of(record, field=field, extra=extra)) for key, record in found.items()]
+    given = replies_of(list(found.values()), own=True, field=field, extra=extra)
+    pairs = [
+        Answered(key, record, record, final_reply(text)) for (key, record), (_, text) in zip(found.items(), given, strict=True)
+    ]
+    if not field and not extra:
+        refuse_labels(pairs, {name for name, _ in given})
+    return pairs
 
 
 def read_all(paths: Sequence[str | Path]) -> list[Record]:

@@ -35,7 +35,7 @@ def read_pope(
     """
     if not questions:
         records = read_all(answers)
-        if not complete(records):
+        if not complete(records, field):
             raise UserError(f"{answers[0]}: give the questions with --questions (its rows do not hold question, label and reply)")
         return by_category(self_matched(records, field=field))
     files = {name: read_records(name) for name in dict.fromkeys(questions)}
