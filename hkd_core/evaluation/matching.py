@@ -95,6 +95,7 @@ def match(
             raise UserError(f"{path}: {len(answers)} answers to {len(questions)} questions; --by-order needs one for each")
         found = dict(zip(questions, answers, strict=True))
     else:
+        questions = refitted(questions, answers)
         found = by_identifier(questions, answers, path)
     texts = {asked(question_text(record)) for record in questions.values()} - {""}
     given = replies_of([found[key] for key in questions], texts, field=field, extra=extra)
@@ -175,6 +176,34 @@ def by_identifier(questions: Mapping[str, Record], answers: Sequence[Record], pa
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(f"{path}: no answer to {first.name_of(*QUESTION_ID)} {shown(missing[0])}, asked at {first.where}{more}")
     return found
+
+
+def told_apart(records: Sequence[Record], *names: str) -> dict[str, Record] | None:
+    """Records by what stands in these fields together, if all have them and no two are alike."""
+    if not all(record.fields.get(name) is not None for record in records for name in names):
+        return None
+    with suppress(UserError):
+        found = {" ".join(record.key(name) for name in names): record for record in records}
+        return found if len(found) == len(records) else None
+    return None
+
+
+def fits(questions: Mapping[str, Record], answers: Sequence[Record]) -> bool:
+    """Does one field of the answers name a question in every row?"""
+    if not any(record.name_of(*QUESTION_ID) for record in answers):
+        return False
+    name = shared_name(questions, answers)
+    with suppress(UserError):
+        return all(record.fields.get(name) is not None and record.key(name) in questions for record in answers)
+    return False
+
+
+def refitted(questions: Mapping[str, Record], answers: Sequence[Record]) -> Mapping[str, Record]:
+    """The questions under another identifier of theirs, if the answers name that one alone."""
+    if fits(questions, answers):
+        return questions
+    others = (told_apart(list(questions.values()), name) for name in QUESTION_ID)
+    return next((found for found in others if found and fits(found, answers)), questions)
 
 
 def need_identifiers(answers: Sequence[Record]) -> None:
