@@ -41,6 +41,14 @@ FORMS = {
     "table.csv": 'question_id,text\n1,Yes\n2,"No, there is\nnone"\n',
     "table.tsv": 'question_id\ttext\r\n1\tYes\r\n2\t"No, there is\nnone"\r\n',
     "semicolons.csv": '\ufeffquestion_id;text\n1;Yes\n2;"No, there is\nnone"\n',
+    "JSON lines.csv": "\n".join(map(json.dumps, ROWS)),
+    "JSON array.tsv": json.dumps(ROWS, indent=2),
+    "a table.json": 'question_id,text\n1,Yes\n2,"No, there is\nnone"\n',
+    "predictions.json": json.dumps({"predictions": ROWS}),
+    "outputs.json": json.dumps({"outputs": ROWS}),
+    "pandas' index": ',question_id,text\n0,1,Yes\n1,2,"No, there is\nnone"\n',
+    "pandas' index.txt": '""\tquestion_id\ttext\n0\t1\tYes\n1\t2\t"No, there is\nnone"\n',
+    "pandas' index.tsv": '\tquestion_id\ttext\n0\t1\tYes\n1\t2\t"No, there is\nnone"\n',
     "no ending": 'question_id,text\n1,Yes\n2,"No, there is\nnone"\n',
 }
 
@@ -85,6 +93,13 @@ BAD_FILES = {
     "wide.jsonl": ('{"a": 1}'.encode("utf-16"), "wide.jsonl:1: expected UTF-8 text (it looks like UTF-16)"),
     "ragged.csv": (b"a,b\n1,2\n1,2,3\n", "ragged.csv: not a table: Expected 2 fields in line 3, saw 3"),
     "columns.csv": (b"a,a\n1,2\n", 'columns.csv: the column "a" occurs twice'),
+    "stray.tsv": (
+        b'id\ttext\n1\t"Yes\n2\tNo\n3\tYes" I think\n4\tNo\n',
+        "stray.tsv: row 1: a stray quote swallows 2 of the rows after it",
+    ),
+    "across.tsv": (b'id\ttext\tlabel\n1\t"Yes\tyes\n2\tNo\tno"\n3\tNo\tno\n', "across.tsv: row 1: a stray quote swallows 1"),
+    "stray.csv": (b'id,text\n1,"Yes\n2,"No\n3,Yes\n', "stray.csv: row 1: a stray quote swallows 1 of the rows"),
+    "packed.jsonl.gz": (b"\x1f\x8b\x08", "packed.jsonl.gz: compressed: gunzip it first"),
     "not.parquet": (b"hello", "not a parquet file"),
     "half.parquet": (b"PAR1hello", "not a parquet file"),
     "old.xls": (b"\xd0\xcf\x11\xe0", "not a .xlsx file"),
@@ -98,6 +113,11 @@ def test_a_file_that_cannot_be_read_is_named_with_line_and_reason(name, tmp_path
     with pytest.raises(UserError) as error:
         read_rows(tmp_path / name)
     assert expected in str(error.value) and str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_reply_of_several_lines_stays_one_cell(tmp_path):
+    (tmp_path / "a.csv").write_text('id,text\n1,"Yes\nNo, wait"\n2,"a\tb"\n')
+    assert [fields["text"] for _, fields in read_rows(tmp_path / "a.csv")] == ["Yes\nNo, wait", "a\tb"]
 
 
 def test_one_value_is_one_value(tmp_path):
@@ -174,6 +194,7 @@ def test_the_reply_is_found_wherever_it_stands(name):
         ({"response": "Yes", "prediction": "No"}, '"prediction" and "response" could both be the reply'),
         ({"text": QUESTION}, '"text" repeats the question, and no other field holds a reply'),
         ({"text": None}, 'missing "text", "answer" or "response"'),
+        ({"prediction": None, "text": None}, 'missing "text", "answer" or "response" ("prediction" is there, but empty or NaN)'),
         ({"text": 7}, '"text": expected a text, got 7'),
         ({"prediction": ["a", "b"]}, '"prediction": expected a text, got ["a", "b"]'),
     ],
