@@ -42,6 +42,12 @@ COMMON = set(
         "image imange picture photo photograph please answer question using single word phrase one only short"
     )
 )
+# Fields that tell questions apart together: POPE's and MME's, HallusionBench's.
+TOGETHER = (
+    ("category", "question_id"),
+    ("category", "subcategory", "set_id", "figure_id", "question_id"),
+    ("category", "question_id", "question"),
+)
 # Fields that are never a reply of unknown name.
 KNOWN = {
     *QUESTION_ID,
@@ -164,18 +170,31 @@ def by_identifier(questions: Mapping[str, Record], answers: Sequence[Record], pa
     found = by_key(answers, name, *QUESTION_ID)
     for key, record in found.items():
         if key not in questions:
-            hint = ""
-            if splits_in(found) > 1:
-                hint = (
-                    f"; these are answers to {splits_in(found)} splits, so give the questions of all of them: --questions Q1 Q2 Q3"
-                )
-            raise record.fail(f"{record.name_of(name, *QUESTION_ID)} {shown(key)} is no question{hint}")
+            raise record.fail(f"{record.name_of(name, *QUESTION_ID)} {shown(key)} is no question{hint_of(questions, found)}")
     missing = [key for key in questions if key not in found]
     if missing:
         first = questions[missing[0]]
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(f"{path}: no answer to {first.name_of(*QUESTION_ID)} {shown(missing[0])}, asked at {first.where}{more}")
     return found
+
+
+def hint_of(questions: Mapping[str, Record], answers: Mapping[str, Record]) -> str:
+    """What may be wrong with the answers' identifiers, for a message."""
+    if splits_in(answers) > 1:
+        return (
+            f"; these are answers to {splits_in(answers)} splits, so give the questions of all of them (pope takes several files)"
+        )
+    if not all(key.isascii() and key.isdigit() and len(key) < 18 for key in (*questions, *answers)):
+        return ""
+    ours, theirs = {int(key) for key in questions}, {int(key) for key in answers}
+    advice = "number them alike, or add --by-order if the answers stand in the order of the questions"
+    if theirs <= ours:
+        return f"; the identifiers differ in leading zeros: {advice}"
+    for step, word in ((1, "low"), (-1, "high")):
+        if {number + step for number in theirs} <= ours:
+            return f"; the answers' identifiers are one too {word}: {advice}"
+    return ""
 
 
 def told_apart(records: Sequence[Record], *names: str) -> dict[str, Record] | None:
@@ -194,8 +213,35 @@ def fits(questions: Mapping[str, Record], answers: Sequence[Record]) -> bool:
         return False
     name = shared_name(questions, answers)
     with suppress(UserError):
-        return all(record.fields.get(name) is not None and record.key(name) in questions for record in answers)
+        keys = {record.key(name) for record in answers if record.fields.get(name) is not None}
+        return len(keys) == len(answers) and keys <= questions.keys()
     return False
+
+
+def identified(
+    records: Sequence[Record], answers: Sequence[Record], *, by_order: bool = False
+) -> tuple[dict[str, Record], Sequence[Record]]:
+    """Questions by what tells them apart and is in the answers too, and the answers under the same identifiers.
+
+    One field, or several together (`TOGETHER`). Raises UserError for questions that nothing tells apart.
+    """
+    found = [held for name in QUESTION_ID if (held := told_apart(records, name))]
+    if by_order:
+        return (found[0] if found else {str(number): record for number, record in enumerate(records, 1)}), answers
+    for held in found:
+        if fits(held, answers):
+            return held, answers
+    for names in TOGETHER:
+        ours, theirs = told_apart(records, *names), told_apart(answers, *names)
+        if ours and theirs and theirs.keys() <= ours.keys():
+            return ours, [renumbered(record, key) for key, record in theirs.items()]
+    return (found[0] if found else by_key(records, *QUESTION_ID)), answers
+
+
+def renumbered(record: Record, number: int | str) -> Record:
+    """The record with another identifier."""
+    name = record.name_of(*QUESTION_ID) or QUESTION_ID[0]
+    return Record({**record.fields, name: number}, record.where)
 
 
 def refitted(questions: Mapping[str, Record], answers: Sequence[Record]) -> Mapping[str, Record]:

@@ -18,6 +18,7 @@ from hkd_core.evaluation.matching import (
     match,
     need_identifiers,
     question_text,
+    renumbered,
     self_matched,
     told_apart,
 )
@@ -135,11 +136,6 @@ def answer_groups(splits: Questions, answers: Sequence[Record]) -> dict[str, lis
             return None
         chosen[sure] = free[sure][0]
     return {split: fitting[split][group] for split, group in chosen.items()}
-
-
-def renumbered(record: Record, number: int | str) -> Record:
-    name = record.name_of(*QUESTION_ID)
-    return Record({**record.fields, name: number}, record.where)
 
 
 def fitted(questions: Mapping[str, Record], answers: Sequence[Record]) -> list[Record] | None:
