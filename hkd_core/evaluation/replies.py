@@ -111,7 +111,7 @@ class Options:
         return label
 
     def _lists_another(self, rest: str, label: str) -> bool:
-        """Does another option follow, as in "A. True\\nB. False"? A letter with a mark and its text, or such a letter on a new line."""
+        """Does another option follow, as in "A. True" and "B. False" on two lines?"""
         for found in LISTED.finditer(rest):
             if self._letter(found.group(1)) in (None, label):
                 continue
