@@ -368,7 +368,7 @@ def test_an_order_that_a_prompt_or_label_denies_is_refused(name, tmp_path, say):
 
 
 def test_an_instruction_that_is_the_same_everywhere_is_no_prompt(tmp_path, say):
-    rows = answered(instruction=lambda q: "Look closely and reply.")
+    rows = answered(instruction=lambda q: "Look closely and reply.", input=lambda q: "a.jpg")
     files = ("--questions", lines(tmp_path / "q", QUESTIONS), "--answers", lines(tmp_path / "a", rows))
     assert say("pope", *files)[0] == 0
 

@@ -81,3 +81,19 @@ def test_lmms_evals_current_logs_of_mme_and_hallusionbench(tmp_path, say):
         1
     ]
     assert found["aacc"] == 100  # "Yes" of filtered_resps
+
+
+def test_a_log_of_several_splits_is_known_by_its_doc_id(tmp_path, say):
+    rows = [
+        current_log({"pope_accuracy": {"question_id": str(k % 2), "ground_truth": "yes"}}, doc_id=k, filtered_resps=[reply])
+        for k, reply in enumerate(("Yes", "No", "No", "No"))
+    ]
+    log = lines(tmp_path / "log", rows)
+    code, found, err = say("compare", "--a", log, "--b", log, "--labels", log)
+    assert code == 0 and found["accuracy_a"] == 0.25, err
+    questions = [
+        {"id": str(k), "question_id": str(k % 2), "question": "Is it red?", "answer": "yes", "category": ("random", "popular")[k // 2], "image": "a"}
+        for k in range(4)
+    ]  # fmt: skip
+    code, found, err = say("pope", "--questions", lines(tmp_path / "q", questions), "--answers", log)
+    assert code == 0 and [row["parsers"]["strict"]["tp"] for row in found["splits"].values()] == [1, 0], err

@@ -263,7 +263,7 @@ def shared_name(questions: Mapping[str, Record], answers: Sequence[Record]) -> s
     def known(name: str) -> int:
         held = [record for record in answers if isinstance(record.fields.get(name), str | int | float)]
         with suppress(UserError):  # a field that is no identifier, such as an empty "id"
-            return sum(record.key(name) in questions for record in held)
+            return len({record.key(name) for record in held} & questions.keys())
         return 0
 
     names = [name for name in QUESTION_ID if any(record.fields.get(name) is not None for record in answers)]

@@ -278,6 +278,7 @@ def _without_questions(
 
 def asked_in(record: Record, reply: str) -> str | None:
     """What an answer's row says was asked: its own question, or the "text" or "answer" that is a question and not the reply."""
-    own = record.optional(*QUESTION)
+    named = ((name, record.optional(name) or "") for name in QUESTION)
+    own = next((text for name, text in named if text and (name in QUESTION[:3] or " " in text.strip())), None)  # "input": "a.jpg"
     others = (record.optional(name) or "" for name in MAYBE_REPLY)
     return own or next((text for text in others if "?" in text and normal(text) != normal(reply)), None)
