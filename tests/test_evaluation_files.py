@@ -340,6 +340,18 @@ def test_answers_that_are_the_labels_in_every_row_are_refused(tmp_path, say):
     assert say("pope", "--questions", questions, "--answers", lines(tmp_path / "a", spelt))[0] == 0
 
 
+def test_an_empty_reply_is_not_replaced_by_the_label_beside_it(tmp_path, say):
+    rows = [
+        {"question_id": q["question_id"], "question": q["text"], "answer": q["label"], "prediction": "No" if k else None}
+        for k, q in enumerate(QUESTIONS)
+    ]
+    answers = lines(tmp_path / "a", rows)
+    code, found, err = say("pope", "--questions", lines(tmp_path / "q", QUESTIONS), "--answers", answers)
+    assert code == 2 and found is None and 'a:1: "prediction" is empty or NaN' in err
+    code, found, err = say("pope", "--answers", answers)
+    assert code == 2 and found is None and "a:1: question, label or reply is missing or empty" in err
+
+
 def test_a_row_that_only_echoes_its_question_is_unparsed_where_others_reply(tmp_path, say):
     rows = answered()
     rows[1]["text"] = QUESTIONS[1]["text"]

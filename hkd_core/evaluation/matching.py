@@ -141,6 +141,9 @@ def replies_of(
             if 2 * names[held.name] <= len(records):
                 raise held
             held = (held.name, record.text(held.name))
+        empty = next((name for name in names if name in record.fields and record.name_of(name) is None), None)
+        if held[0] in MAYBE_REPLY and empty:  # what it holds instead may be the label
+            raise record.fail(f'"{empty}" is empty or NaN, and holds the reply in other rows')
         read.append(held)
     return read
 

@@ -39,7 +39,10 @@ def read_pope(
     """
     if not questions:
         own = {name: read_records(name) for name in unique("--answers", answers)}
-        if not all(complete(records, field) for records in own.values()):
+        lacking = [record for records in own.values() for record in records if not complete([record], field)]
+        if 0 < 2 * len(lacking) < sum(map(len, own.values())):
+            raise lacking[0].fail("question, label or reply is missing or empty, which other rows hold")
+        if lacking:
             raise UserError(f"{answers[0]}: give the questions with --questions (its rows do not hold question, label and reply)")
         return {split: self_matched(records, field=field) for split, records in own_splits(own).items()}
     unique("--answers", answers)

@@ -97,7 +97,8 @@ class Options:
 
     def _by_letter(self, text: str) -> str | None:
         start = LETTER.match(text)
-        found = {self._letter(letter) for letter in [*LETTER.findall(text), *SAID_LETTER.findall(text)]} - {None}
+        letters = [*LETTER.findall(text), *SAID_LETTER.findall(text)]
+        found = {label for letter in letters if (label := self._letter(letter)) is not None}
         if len(found) != 1:
             return None
         label = found.pop()
