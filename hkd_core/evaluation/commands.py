@@ -334,7 +334,8 @@ def compare_command(args: argparse.Namespace) -> Found:
             generative.add(record.key(*QUESTION_ID))
     if not records:
         raise UserError(f"{args.labels}: generative questions alone; compare needs questions with one right answer")
-    texts, keys = {}, []
+    texts: dict[str, list[str]] = {}
+    keys: list[str] = []
     for side, path in (("a", args.a), ("b", args.b)):
         answers = [record for record in read_records(path) if not of_generative(record, generative)]
         if not args.by_order and records[0].name_of("correct_choice") and not records[0].name_of(*QUESTION_ID):
