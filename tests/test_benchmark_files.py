@@ -232,7 +232,7 @@ LETTERS = {"A": ["cat"], "B": ["dog"], "C": ["No hallucination"]}
 READ = {
     "B": "B", "B.": "B", "(B)": "B", "b": "B", "**B**": "B", "B: dog": "B", "B) a dog": "B", "Option B": "B", "Answer: (B)": "B",
     "The answer is B.": "B", "dog": "B", "No hallucination.": "C", "A: cat": "A", "Dog, surely": "B", "B. because C is wrong": "B",
-    "A cat on a mat": None, "A or B": None, "A, B": None, "D": None, "": None, "cat and dog": None, "A. dog": None, "狗": None,
+    "A. cat\nB. dog": None, "(B) dog (A) cat": None, "B. dog\nC) neither": None, "B. dog\nB. dog": "B", "A cat on a mat": None, "A or B": None, "A, B": None, "D": None, "": None, "cat and dog": None, "A. dog": None, "狗": None,
 }  # fmt: skip
 
 

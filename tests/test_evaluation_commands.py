@@ -203,3 +203,127 @@ def test_a_line_that_is_not_json_and_a_missing_file_are_named(tmp_path, say):
     assert code == 2 and "q.jsonl:2" in err
     code, _, err = say("chair", "--captions", tmp_path / "none.jsonl", "--objects", tmp_path / "none.json")
     assert code == 2 and "none.json" in err
+
+
+def refused(answer, *expected):
+    code, out, err = answer
+    return code == 2 and out == "" and err.count("\n") == 1 and all(part in err for part in expected)
+
+
+def compared(tmp_path, say, labels, a, b, *more):
+    files = [f for k, rows in (("a", a), ("b", b), ("labels", labels)) for f in (f"--{k}", lines(tmp_path / f"{k}.jsonl", rows))]
+    return say("compare", *files, *more)
+
+
+def replied(rows, *said, keep=("question_id",)):
+    """The rows' identifiers with a reply each."""
+    return [{name: row[name] for name in keep} | {"response": text} for row, text in zip(rows, said, strict=True)]
+
+
+def test_compare_reads_digits_as_yes_and_no_where_replies_are_words_and_warns_of_the_unparsed(tmp_path, say):
+    labels = [{"question_id": k, "label": str(k % 2)} for k in range(4)]
+    _, out, err = compared(
+        tmp_path, say, labels, replied(labels, "No", "Yes", "No.", "Yes"), replied(labels, "No", "1", "Hm", "No")
+    )
+    found = json.loads(out)
+    assert (found["accuracy_a"], found["accuracy_b"], found["unparsed_a"], found["unparsed_b"]) == (1, 0.5, 0, 1)
+    assert "b.jsonl: 1 of 4 replies could not be read" in err and "a.jsonl" not in err
+    _, out, err = compared(tmp_path, say, labels, replied(labels, "0", "1", "0", "1"), replied(labels, "0", "0", "0", "0"))
+    assert (json.loads(out)["difference"], err) == (0.5, "")
+
+
+HALLUSION = {"category": "VD", "subcategory": "map", "set_id": "0", "question_id": "0"}
+LABEL_FILES = {  # rows with labels, and which of their fields the answers hold
+    "identifiers that begin anew in each category": (
+        [{"question_id": "1", "id": str(k), "category": name, "answer": "yes"} for k, name in enumerate(("random", "popular"))],
+        ("id",),
+    ),
+    "the same, by category": ([{"question_id": "1", "category": name, "label": "yes"} for name in "ab"], ("question_id", "category")),
+    "HallusionBench": ([HALLUSION | {"figure_id": str(k), "gt_answer": "1"} for k in range(2)], (*HALLUSION, "figure_id")),
+    "lmms-eval's log": (
+        [{"doc_id": k, "doc": {"question_id": "1", "question": "Q?", "answer": "yes", "category": str(k)}, "resps": [["Yes"]]} for k in range(2)],
+        ("doc_id",),
+    ),
+    "MME": ([{"question_id": "a.png", "category": "color", "question": f"Q{k}?", "answer": "Yes"} for k in range(2)], ("question_id", "category", "question")),
+    "AMBER": ([{"id": k, "type": kind, "truth": truth} for k, kind, truth in ((1, "generative", ["dog"]), (2, "relation", "yes"), (3, "relation", "yes"))], ("id",)),
+    "other names": ([{"idx": 1, "ground_truth": "yes"}, {"idx": 2, "ground_truth": "yes"}], ("idx",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LABEL_FILES)
+def test_compare_takes_any_file_of_labels_and_the_identifier_that_tells_them_apart(name, tmp_path, say):
+    labels, keep = LABEL_FILES[name]
+    said = ["Yes"] * (len(labels) - 1)
+    a, b = replied(labels, *said, "Yes", keep=keep), replied(labels, *said, "No", keep=keep)
+    code, out, err = compared(tmp_path, say, labels, a[::-1], b)
+    found = json.loads(out or "{}")
+    assert code == 0 and (found["n"], found["accuracy_a"], found["accuracy_b"]) == (2, 1, 0.5), err
+
+
+def test_compare_reads_the_challenges_records_with_their_options(tmp_path, say):
+    choices = [{"id": key, "choice": text} for key, text in (("A", "True"), ("B", "False"))]
+    records = [
+        {"metadata": {"image_id": "a.jpg", "claim": f"c{k}", "correct_choice": "AB"[k], "choices": choices}} for k in range(2)
+    ]
+    a, b = ([{"answer": text} for text in said] for said in (("True", "(B)"), ("A. True", "A. True\nB. False")))
+    found = json.loads(compared(tmp_path, say, records, a, b, "--by-order")[1])
+    assert (found["accuracy_a"], found["accuracy_b"], found["unparsed_b"]) == (1, 0.5, 1)
+    named = [{"image_id": "a.jpg", "claim": f"c{k}", "answer": "True"} for k in range(2)]
+    assert json.loads(compared(tmp_path, say, records, named, named)[1])["accuracy_a"] == 0.5
+    assert refused(compared(tmp_path, say, records, a, b), "a.jsonl:1", "--by-order")
+
+
+def test_the_challenges_answers_are_known_by_picture_and_claim(tmp_path, say):
+    records = [{"metadata": {"image_id": "a.jpg", "claim": f"c{k}", "correct_choice": "AB"[k]}} for k in range(2)]
+    answers = [{"image_id": "a.jpg", "claim": f"c{k}", "answer": "AB"[k]} for k in (1, 0)]
+    files = ("--records", lines(tmp_path / "r", records), "--answers")
+    assert json.loads(say("challenge", *files, lines(tmp_path / "a", answers))[1])["accuracy"] == 1
+    bare = [{"image_id": "a.jpg", "answer": "A"}] * 2
+    assert refused(
+        say("challenge", *files, lines(tmp_path / "a", bare)), "a:1", '"image_id" "a.jpg" has several items', "--by-order"
+    )
+
+
+def test_a_challenge_row_with_two_replies_is_refused(tmp_path, say):
+    row = {"id": 1, "task": "task1", "label": "A", "answer": "A"}
+    for text, good in (("B", False), ("A", True), ("Which is it?", True)):
+        answer = say("challenge", "--answers", lines(tmp_path / "a", [row | {"text": text}]))
+        assert answer[0] == 0 if good else refused(answer, "a:1", '"text" and "answer" could both be the reply', "--reply")
+
+
+@pytest.mark.parametrize(
+    ("ids", "hint"), [([0, 1, 2], "one too low"), (["001", "002", "003"], "leading zeros"), ([2, 3, 4], "one too high")]
+)
+def test_identifiers_that_are_shifted_or_padded_are_named_with_the_way_out(ids, hint, tmp_path, say):
+    questions = [QUESTION | {"question_id": k} for k in (1, 2, 3)]
+    answers = [{"question_id": k, "text": "Yes"} for k in ids]
+    answer = say("pope", "--questions", lines(tmp_path / "q", questions), "--answers", lines(tmp_path / "a", answers))
+    assert refused(answer, "is no question", hint, "--by-order")
+
+
+def test_pope_build_knows_a_picture_by_its_number_and_names_the_line(tmp_path, say):
+    row = {"image": 7, "objects": ["dog", "cup", "car"]}
+    twice = lines(tmp_path / "o", [row, row | {"image": "COCO_val2014_000000000007.jpg"}])
+    assert refused(say("pope-build", "--objects", twice, "--split", "random"), "o:2", "occurs twice", "o:1")
+    assert refused(
+        say("pope-build", "--objects", lines(tmp_path / "o", [row]), "--split", "random"), "o:1", "expected 3 known objects"
+    )
+
+
+def test_chair_warns_of_cocos_objects_without_its_synonyms_and_takes_file_names(tmp_path, say):
+    captions = lines(tmp_path / "c", [{"image_id": 1, "caption": "A dog."}])
+    coco = {"images": [{"id": 1}], "categories": [{"id": 18, "name": "dog"}], "annotations": [{"image_id": 1, "category_id": 18}]}
+    (tmp_path / "g").write_text(json.dumps(coco))
+    assert "g: COCO's objects without --coco" in say("chair", "--captions", captions, "--objects", tmp_path / "g")[2]
+    assert say("chair", "--captions", captions, "--objects", tmp_path / "g", "--coco")[2] == ""
+    objects = lines(tmp_path / "g", [{"file_name": "COCO_val2014_000000000001.jpg", "objects": ["dog"]}])
+    assert json.loads(say("chair", "--captions", captions, "--objects", objects)[1])["chair_i"] == 0
+    objects = lines(tmp_path / "g", [{"image": 1, "objects": ["sky"]}])
+    assert refused(say("chair", "--captions", captions, "--objects", objects, "--coco"), "g: none of the names")
+
+
+@pytest.mark.parametrize("said", ["1", "1.", "1.0", "(1)", "Yes"])
+def test_hallusions_digits_may_have_marks(said, tmp_path, say):
+    row = HALLUSION | {"figure_id": "1", "gt_answer": "1", "model_prediction": said}
+    found = json.loads(say("hallusion", "--answers", lines(tmp_path / "h", [row]))[1])
+    assert (found["aacc"], found["unparsed"]) == (100, 0)

@@ -41,6 +41,14 @@ FORMS = {
     "table.csv": 'question_id,text\n1,Yes\n2,"No, there is\nnone"\n',
     "table.tsv": 'question_id\ttext\r\n1\tYes\r\n2\t"No, there is\nnone"\r\n',
     "semicolons.csv": '\ufeffquestion_id;text\n1;Yes\n2;"No, there is\nnone"\n',
+    "JSON lines.csv": "\n".join(map(json.dumps, ROWS)),
+    "JSON array.tsv": json.dumps(ROWS, indent=2),
+    "a table.json": 'question_id,text\n1,Yes\n2,"No, there is\nnone"\n',
+    "predictions.json": json.dumps({"predictions": ROWS}),
+    "outputs.json": json.dumps({"outputs": ROWS}),
+    "pandas' index": ',question_id,text\n0,1,Yes\n1,2,"No, there is\nnone"\n',
+    "pandas' index.txt": '""\tquestion_id\ttext\n0\t1\tYes\n1\t2\t"No, there is\nnone"\n',
+    "pandas' index.tsv": '\tquestion_id\ttext\n0\t1\tYes\n1\t2\t"No, there is\nnone"\n',
     "no ending": 'question_id,text\n1,Yes\n2,"No, there is\nnone"\n',
 }
 
@@ -85,6 +93,13 @@ BAD_FILES = {
     "wide.jsonl": ('{"a": 1}'.encode("utf-16"), "wide.jsonl:1: expected UTF-8 text (it looks like UTF-16)"),
     "ragged.csv": (b"a,b\n1,2\n1,2,3\n", "ragged.csv: not a table: Expected 2 fields in line 3, saw 3"),
     "columns.csv": (b"a,a\n1,2\n", 'columns.csv: the column "a" occurs twice'),
+    "stray.tsv": (
+        b'id\ttext\n1\t"Yes\n2\tNo\n3\tYes" I think\n4\tNo\n',
+        "stray.tsv: row 1: a stray quote swallows 2 of the rows after it",
+    ),
+    "across.tsv": (b'id\ttext\tlabel\n1\t"Yes\tyes\n2\tNo\tno"\n3\tNo\tno\n', "across.tsv: row 1: a stray quote swallows 1"),
+    "stray.csv": (b'id,text\n1,"Yes\n2,"No\n3,Yes\n', "stray.csv: row 1: a stray quote swallows 1 of the rows"),
+    "packed.jsonl.gz": (b"\x1f\x8b\x08", "packed.jsonl.gz: compressed: gunzip it first"),
     "not.parquet": (b"hello", "not a parquet file"),
     "half.parquet": (b"PAR1hello", "not a parquet file"),
     "old.xls": (b"\xd0\xcf\x11\xe0", "not a .xlsx file"),
@@ -98,6 +113,11 @@ def test_a_file_that_cannot_be_read_is_named_with_line_and_reason(name, tmp_path
     with pytest.raises(UserError) as error:
         read_rows(tmp_path / name)
     assert expected in str(error.value) and str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_reply_of_several_lines_stays_one_cell(tmp_path):
+    (tmp_path / "a.csv").write_text('id,text\n1,"Yes\nNo, wait"\n2,"a\tb"\n')
+    assert [fields["text"] for _, fields in read_rows(tmp_path / "a.csv")] == ["Yes\nNo, wait", "a\tb"]
 
 
 def test_one_value_is_one_value(tmp_path):
@@ -174,6 +194,7 @@ def test_the_reply_is_found_wherever_it_stands(name):
         ({"response": "Yes", "prediction": "No"}, '"prediction" and "response" could both be the reply'),
         ({"text": QUESTION}, '"text" repeats the question, and no other field holds a reply'),
         ({"text": None}, 'missing "text", "answer" or "response"'),
+        ({"prediction": None, "text": None}, 'missing "text", "answer" or "response" ("prediction" is there, but empty or NaN)'),
         ({"text": 7}, '"text": expected a text, got 7'),
         ({"prediction": ["a", "b"]}, '"prediction": expected a text, got ["a", "b"]'),
     ],
@@ -264,6 +285,104 @@ def test_the_commands_end_with_2_and_one_line_for_bad_arguments(say):
     ):
         code, found, err = say(*arguments)
         assert code == 2 and found is None and err.count("\n") == 1 and "--help" in err
+
+
+# A label is no reply: (command, table, part of the refusal).
+OWN = 'no field holds a reply ("answer" is the label); name it with --reply'
+LABELLED = {
+    "amber": ("index\tquestion\tanswer\tcategory\n0\tIs it red?\tYes\tdiscriminative-attribute-state\n", "row 1: " + OWN),
+    "mme": ("category\tquestion_id\tquestion\tanswer\tmodel_output_text\ncolor\ta.png\tIs it red?\tYes\tNo\n", "row 1: " + OWN),
+    "hallusion": ("index\tquestion\tanswer\tcategory\tl2-category\nVD_figure_0_1_0\tq?\tNo\tVD\tfigure\n", "row 1: " + OWN),
+    "pope": ("index\tquestion\tanswer\tmodel_output_text\n0\tIs it red?\tYes\tNo\n", "give the questions with --questions"),
+}
+
+
+@pytest.mark.parametrize("command", LABELLED)
+def test_the_label_of_a_row_is_never_its_reply(command, tmp_path, say):
+    table, expected = LABELLED[command]
+    (tmp_path / "a.tsv").write_text(table)
+    code, found, err = say(command, "--answers", tmp_path / "a.tsv")
+    assert code == 2 and found is None and expected in err and err.count("\n") == 1, err
+
+
+def test_the_reply_of_a_labelled_row_is_the_field_that_is_named(tmp_path, say):
+    (tmp_path / "a.tsv").write_text(LABELLED["pope"][0])
+    code, found, _ = say("pope", "--answers", tmp_path / "a.tsv", "--reply", "model_output_text")
+    assert code == 0 and found["parsers"]["strict"]["accuracy"] == 0
+
+
+@pytest.mark.parametrize("name", ["outputs", "generated_text", "model_response", "pred_answer", "predicted_answer", "ans"])
+def test_usual_names_of_the_reply_win_over_a_label_beside_them(name, tmp_path, say):
+    rows = [{"question_id": q["question_id"], "question": q["text"], "answer": q["label"], name: "No"} for q in QUESTIONS]
+    code, found, err = say("pope", "--questions", lines(tmp_path / "q", QUESTIONS), "--answers", lines(tmp_path / "a", rows))
+    assert code == 0 and found["parsers"]["strict"]["tp"] == 0, err
+
+
+def test_answers_that_are_the_labels_in_every_row_are_refused(tmp_path, say):
+    rows = [{"question_id": q["question_id"], "question": q["text"], "answer": q["label"]} for q in QUESTIONS]
+    questions = lines(tmp_path / "q", QUESTIONS)
+    for more, hint in (({}, ""), ({"caption": "No"}, ', perhaps "caption"')):
+        answers = lines(tmp_path / "a", [row | more for row in rows])
+        for command in (
+            ("pope", "--questions", questions, "--answers", answers),
+            ("compare", "--a", answers, "--b", answers, "--labels", questions),
+        ):
+            code, found, err = say(*command)
+            assert (
+                code == 2
+                and found is None
+                and f'"answer" is the label in every row; name the field of the reply with --reply{hint}' in err
+            )
+    assert say("pope", "--questions", questions, "--answers", answers, "--reply", "answer")[0] == 0
+    one_wrong = [*rows[:3], rows[3] | {"answer": "yes"}]
+    assert say("pope", "--questions", questions, "--answers", lines(tmp_path / "a", one_wrong))[0] == 0
+    spelt = [row | {"answer": row["answer"].capitalize()} for row in rows]  # as a model writes, and nothing else could be the reply
+    assert say("pope", "--questions", questions, "--answers", lines(tmp_path / "a", spelt))[0] == 0
+
+
+def test_an_empty_reply_is_not_replaced_by_the_label_beside_it(tmp_path, say):
+    rows = [
+        {"question_id": q["question_id"], "question": q["text"], "answer": q["label"], "prediction": "No" if k else None}
+        for k, q in enumerate(QUESTIONS)
+    ]
+    answers = lines(tmp_path / "a", rows)
+    code, found, err = say("pope", "--questions", lines(tmp_path / "q", QUESTIONS), "--answers", answers)
+    assert code == 2 and found is None and 'a:1: "prediction" is empty or NaN' in err
+    code, found, err = say("pope", "--answers", answers)
+    assert code == 2 and found is None and "a:1: question, label or reply is missing or empty" in err
+
+
+def test_a_row_that_only_echoes_its_question_is_unparsed_where_others_reply(tmp_path, say):
+    rows = answered()
+    rows[1]["text"] = QUESTIONS[1]["text"]
+    files = ("--questions", lines(tmp_path / "q", QUESTIONS), "--answers", tmp_path / "a")
+    lines(tmp_path / "a", rows)
+    code, found, err = say("pope", *files)
+    assert code == 0 and found["parsers"]["strict"]["unparsed"] == 1, err
+    lines(tmp_path / "a", [row | {"text": q["text"]} for row, q in zip(rows, QUESTIONS, strict=True)])
+    code, _, err = say("pope", *files)
+    assert code == 2 and '"text" repeats the question' in err and "--reply" in err
+
+
+@pytest.mark.parametrize(
+    "name", ["prompt", "input", "instruction", "prompts", "input_text", "target", "gt", "truth", "ground_truth"]
+)
+def test_an_order_that_a_prompt_or_label_denies_is_refused(name, tmp_path, say):
+    prompt = name in ("prompt", "prompts", "input", "instruction", "input_text")
+    rows = [{name: q["text"] if prompt else q["label"], "response": "Yes"} for q in QUESTIONS]
+    rows = [row | {name: [row[name]]} for row in rows] if name == "prompts" else rows
+    files = ("--by-order", "--questions", lines(tmp_path / "q", QUESTIONS), "--answers", tmp_path / "a")
+    lines(tmp_path / "a", rows)
+    assert say("pope", *files)[0] == 0
+    lines(tmp_path / "a", [*rows[1:], rows[0]])
+    code, _, err = say("pope", *files)
+    assert code == 2 and "a:1: the " + ("prompt" if prompt else "label") in err
+
+
+def test_an_instruction_that_is_the_same_everywhere_is_no_prompt(tmp_path, say):
+    rows = answered(instruction=lambda q: "Look closely and reply.", input=lambda q: "a.jpg")
+    files = ("--questions", lines(tmp_path / "q", QUESTIONS), "--answers", lines(tmp_path / "a", rows))
+    assert say("pope", *files)[0] == 0
 
 
 @pytest.mark.parametrize("command", ["pope", "pope-build", "chair", "mme", "amber", "hallusion", "challenge", "compare"])

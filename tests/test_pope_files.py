@@ -48,6 +48,7 @@ def score(tmp_path, capsys):
     def run(questions, answers, *more):
         def write(files):
             for name, rows in files.items():
+                (tmp_path / name).parent.mkdir(exist_ok=True)
                 (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
             return [str(tmp_path / name) for name in files]
 
@@ -101,9 +102,54 @@ def categories():
     return {"a.jsonl": [row | {"category": name} for name in reversed(NAMES) for row in apart(name)]}
 
 
+SHORT = {"random": "rand", "popular": "pop", "adversarial": "adv"}
+
+
+def whole():
+    """Rows that hold question, label and reply; identifiers begin anew in every split."""
+    return [
+        {
+            "question_id": q["question_id"],
+            "image": q["image"],
+            "category": name,
+            "question": q["text"],
+            "label": q["label"],
+            "response": r,
+        }
+        for name in NAMES
+        for q, r in zip(split(name), replies(name), strict=True)
+    ]
+
+
+def numbered(files):
+    """The same files with an "id" from 0 over all splits."""
+    return {name: [row | {"id": str(k)} for k, row in enumerate(rows)] for name, rows in files.items()}
+
+
+def by_number():
+    return [{"id": str(k), "text": reply} for k, reply in enumerate(reply for name in NAMES for reply in replies(name))]
+
+
 LAYOUTS = {
     "a file of questions and one of answers for each split": (official(), {f"a_{name}.jsonl": apart(name) for name in NAMES}),
     "answers in another order than questions": (official(), {f"a_{name}.jsonl": apart(name) for name in reversed(NAMES)}),
+    "answers named in short": (official(), {f"m_pope_{SHORT[name]}.jsonl": apart(name) for name in reversed(NAMES)}),
+    "answers in folders of the splits": (official(), {f"{name}/answers.jsonl": apart(name) for name in reversed(NAMES)}),
+    "answers in folders named in short": (official(), {f"pope_{SHORT[name]}/a.jsonl": apart(name) for name in reversed(NAMES)}),
+    "an identifier beside one that repeats": (numbered(one_file()), {"a.jsonl": by_number()}),
+    "rows that hold all, with categories": (None, {"a.jsonl": whole()}),
+    "rows that hold all, without identifiers": (None, {"a.jsonl": [row | {"question_id": None} for row in whole()]}),
+    "rows that hold all, a file for each split": (
+        None,
+        {
+            f"samples_pope_{SHORT[name]}.jsonl": [row | {"category": None} for row in whole() if row["category"] == name]
+            for name in NAMES
+        },
+    ),
+    "questions under another name": (
+        {name: [{"query" if k == "text" else k: v for k, v in row.items()} for row in rows] for name, rows in official().items()},
+        {f"a_{name}.jsonl": apart(name) for name in NAMES},
+    ),
     "answers named by numbers": (official(), {f"{k}.jsonl": apart(name) for k, name in enumerate(NAMES)}),
     "LLaVA's numbering beside the official files": (official(), {"a.jsonl": llava_answers()}),
     "LLaVA's own list with the label files": (
@@ -200,6 +246,18 @@ REFUSED = {
         (official(), {"a.jsonl": [*in_order()["a.jsonl"][1:], in_order()["a.jsonl"][0]]}, "--by-order"),
         "a.jsonl:1: the prompt is",
     ),
+    "names of which one tells no split": (
+        (official(), {"a_pop.jsonl": apart("popular"), "a_random.jsonl": apart("random"), "b.jsonl": apart("adversarial")}),
+        "b.jsonl names none or several; name the split in every file's name, or in none",
+    ),
+    "names that tell other splits": (
+        (
+            {f"{name}.json": split(name) for name in ("random", "popular")},
+            {f"a_{name}.jsonl": apart(name) for name in ("random", "adversarial")},
+        ),
+        "their names say random, adversarial",
+    ),
+    "a row twice in its split": ((None, {"a.jsonl": [*whole(), whole()[0]]}), 'a.jsonl:19: "1" occurs twice, first at'),
     "no identifiers": ((official(), {"a.jsonl": in_order()["a.jsonl"]}), "--by-order"),
     "answers alone": ((None, {"a.jsonl": apart("random")}), "give the questions with --questions"),
     "a log with a row twice": ((None, {"a.jsonl": [*log_rows(), log_rows()[3]]}), 'a.jsonl:19: "3" occurs twice, first at'),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hkd_core.common.errors import UserError
-from hkd_core.evaluation.records import Record, picture_key
+from hkd_core.evaluation.records import IMAGE, Record, picture_key
 from hkd_core.evaluation.rows import after_blank, decoded, json_values, read_bytes, rows_of, shown
 
 SENTENCE_END = re.compile(r"[.!?]['\")\]]*(?=\s|$)")
@@ -22,6 +22,7 @@ class GroundTruth:
 
     objects: dict[str, list[str]] = field(default_factory=dict)
     given: dict[str, tuple[str, str]] = field(default_factory=dict)
+    of_coco: str = ""  # an instances file, if one is among the files
 
     def add(self, path: str, picture: object, names: Iterable[str], where: str) -> None:
         """Raises UserError for a picture that no number or text names, or for two names of one file that mean the same picture."""
@@ -53,13 +54,13 @@ def read_objects(paths: Sequence[str], read: Read | None) -> GroundTruth:
             from_coco(path, value, read, found)
         elif isinstance(value, dict) and isinstance(value.get("sentences"), list):
             from_results(path, value["sentences"], found)
-        elif isinstance(value, dict) and not {"image", "image_id"} & set(value):
+        elif isinstance(value, dict) and not set(IMAGE) & set(value):
             for picture, names in value.items():
                 found.add(path, picture, names_of(f"{path}: {shown(picture)}", names), f"{path}: {shown(picture)}")
         else:
             seen: dict[str, str] = {}
             for record in records_of(path, data, values):
-                key = record.key("image_id", "image")
+                key = record.key("image_id", *IMAGE)
                 if picture_key(key) in seen:
                     raise record.fail(f"{shown(key)} occurs twice, first at {seen[picture_key(key)]}")
                 seen[picture_key(key)] = record.where
@@ -115,7 +116,7 @@ def from_coco(path: str, value: Mapping, read: Read | None, found: GroundTruth) 
             name = categories.get(whole(annotation.get("category_id")))
             if name is None:
                 raise UserError(f"{where}: no category has the id {shown(annotation.get('category_id'))}")
-            names = [name]
+            names, found.of_coco = [name], path
         found.add(path, annotation.get("image_id"), names, where)
 
 

@@ -3,18 +3,36 @@
 import argparse
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from hkd_core.common.errors import UserError
 from hkd_core.evaluation import amber, chair, chair_readings, challenge, coco, hallusion, mme, paired, pope, pope_files, pope_scores
-from hkd_core.evaluation.matching import Answered, match, read_all, self_matched
+from hkd_core.evaluation.matching import Answered, identified, match, self_matched
 from hkd_core.evaluation.output import warn, write
-from hkd_core.evaluation.records import IMAGE, LABEL, QUESTION_ID, Record, by_key, picture_key, quoted, read_records, reply_of
+from hkd_core.evaluation.records import (
+    IMAGE,
+    LABEL,
+    PICTURE_ENDING,
+    QUESTION,
+    QUESTION_ID,
+    Record,
+    by_key,
+    normal,
+    picture_key,
+    quoted,
+    read_records,
+    reply_of,
+)
+from hkd_core.evaluation.replies import yes_no
 from hkd_core.evaluation.rows import shown
 
 Found = tuple[dict, list[dict]]  # what is printed, one row an item
 PICTURE = (*IMAGE, "id", "question_id")  # what names a caption's picture
+DIGITS = {"1": "yes", "0": "no"}
+ABOUT = ("claim", "system1_answer", "system1_question")  # what tells the challenge's items about one picture apart
+COMPARED = ("label", "correct_choice", *(name for name in LABEL if name not in ("label", "answer")), "answer")
+HALLUSION_LABEL = ("gt_answer", "label", "answer", "ground_truth", "target")
 CHAIR_SHOWN = ("image_id", "generated", "hallucinated")
 
 
@@ -43,17 +61,21 @@ def pope_columns(pairs: Sequence[Answered]) -> dict[str, list[str]]:
         rows["labels"].append(pair.question.one_of(("yes", "no"), *LABEL))
         whole = pair.answer is pair.question  # a row of VLMEvalKit's may name no picture
         rows["images"].append(pair.question.picture() or (pair.key if whole else pair.question.key(*IMAGE[:2])))
-        rows["questions"].append(pair.question.text("question", "text") if whole else pair.question.text("text", "question"))
+        rows["questions"].append(pair.question.text(*QUESTION, "text") if whole else pair.question.text("text", *QUESTION))
     return rows
 
 
 def pope_build_command(args: argparse.Namespace) -> None:
-    pictures, records = [], by_key(read_records(args.objects), *IMAGE)
-    for image, record in records.items():
+    pictures, records = [], {}
+    for record in read_records(args.objects):
+        image, key = record.key(*IMAGE), picture_key(record.key(*IMAGE))
+        if key in records:
+            raise record.fail(f"{record.name_of(*IMAGE)} {shown(image)} occurs twice, first at {records[key].where}")
+        records[key] = record
         objects = record.get("objects")
         if not isinstance(objects, list) or not all(isinstance(name, str) and any(map(str.isalpha, name)) for name in objects):
             raise record.fail(f'"objects": expected a list of names, each with a letter, got {shown(objects)}')
-        pictures.append({"image": image, "objects": objects})
+        pictures.append({"image": image, "objects": objects, "where": record.where})
     questions = pope.build_questions(pictures, args.split, seed=args.seed)
     if not questions:
         raise UserError(f"{args.objects}: no picture shows at least {pope.POSITIVES} different objects, as POPE's questions need")
@@ -70,7 +92,9 @@ def chair_command(args: argparse.Namespace) -> Found:
         chair.coco_vocabulary() if closed else chair.vocabulary_of(chair.read_synonyms(args.synonyms)) if args.synonyms else None
     )
     truth = coco.read_objects(args.objects, chair_readings.read_as(args, words) if words else None)
-    vocabulary, objects, unknown = known_objects(truth.objects, words, closed=closed)
+    vocabulary, objects, unknown = known_objects(truth.objects, words, closed=closed, path=args.objects[0])
+    if truth.of_coco and not words:
+        warn(f"{truth.of_coco}: COCO's objects without --coco: captions are read without synonyms, so the scores are not CHAIR's")
     read = chair_readings.read_as(args, vocabulary)
     if unknown:
         warn(f"{args.objects[0]}: {len(unknown)} names are none of COCO's 80 objects, and left out: {', '.join(list(unknown)[:5])}")
@@ -107,7 +131,7 @@ def at_length(
 
 
 def known_objects(
-    objects: Mapping[str, Sequence[str]], words: chair.Vocabulary | None, *, closed: bool
+    objects: Mapping[str, Sequence[str]], words: chair.Vocabulary | None, *, closed: bool, path: str
 ) -> tuple[chair.Vocabulary, dict[str, list[str]], dict[str, int]]:
     """The vocabulary, the objects by its names, and how often each name occurs that a closed vocabulary lacks.
 
@@ -126,7 +150,7 @@ def known_objects(
     for listed in objects.values():
         unknown.update(name for name in listed if name not in meaning)
     if unknown and not meaning:
-        raise UserError(f"objects: none of the names is one of COCO's 80 objects, the first is {shown(next(iter(unknown)))}")
+        raise UserError(f"{path}: none of the names is one of COCO's 80 objects, the first is {shown(next(iter(unknown)))}")
     vocabulary = chair.Vocabulary(names, unless=words.unless if words else {})
     return (
         vocabulary,
@@ -189,11 +213,10 @@ def hallusion_command(args: argparse.Namespace) -> Found:
         if item in seen:
             raise record.fail(f"item {shown(' '.join(item))} occurs twice, first at {seen[item]}")
         seen[item] = record.where
-        label = record.key("gt_answer", "label", "answer", "target").lower()
+        label, name = record.key(*HALLUSION_LABEL).lower(), record.name_of(*HALLUSION_LABEL)
         if label not in ("0", "1", "yes", "no"):
-            name = record.name_of("gt_answer", "label", "answer", "target")
             raise record.fail(f'"{name}" must be "0", "1", "yes" or "no", got {shown(label)}')
-        reply = reply_of(record, field=args.reply, extra=("model_prediction",), number=True)
+        reply = reply_of(record, field=args.reply, extra=("model_prediction",), number=True, label=name)
         rows.append(row | {"label": {"0": "no", "1": "yes"}.get(label, label), "answer": reply})
     found = hallusion.evaluate(rows)
     if found["unparsed"]:
@@ -214,13 +237,11 @@ def challenge_command(args: argparse.Namespace) -> Found:
     answers = read_records(args.answers)
     if args.records:
         questions = challenge_questions(read_records(args.records))
-        named = [
-            record if record.name_of(*QUESTION_ID) else with_id(record, record.optional("image_id", "image")) for record in answers
-        ]
+        named = answers if args.by_order else challenge_answers(questions, answers)
         pairs = match(questions, named, path=args.answers, field=args.reply, by_order=args.by_order)
     else:
         pairs = [
-            Answered(key, record, record, reply_of(record, field=args.reply, extra=("answer",)))
+            Answered(key, record, record, challenge_reply(record, args.reply))
             for key, record in challenge_questions(answers).items()
         ]
     rows = []
@@ -232,8 +253,37 @@ def challenge_command(args: argparse.Namespace) -> Found:
     return challenge.evaluate(read), challenge.verdicts(read)
 
 
-def with_id(record: Record, key: str | None) -> Record:
-    return Record({**record.fields, "id": key}, record.where)
+def challenge_reply(record: Record, field: str | None) -> str:
+    """The reply of a row that holds its question: "answer", unless a "text" that is no question says something else."""
+    reply, text = reply_of(record, field=field, extra=("answer",)), record.optional("text")
+    asked = {normal(held) for name in (*QUESTION, *ABOUT) if (held := record.optional(name))}
+    if (
+        text
+        and not field
+        and record.name_of("answer")
+        and "?" not in text
+        and normal(text) not in asked | {normal(record.text("answer"))}
+    ):
+        raise record.fail('"text" and "answer" could both be the reply; name the right one with --reply')
+    return reply
+
+
+def challenge_answers(questions: Mapping[str, Record], answers: Sequence[Record]) -> list[Record]:
+    """The answers, those without an identifier under that of their item: its picture, and its claim where a picture has several."""
+    named = []
+    for record in answers:
+        picture = record.optional("image_id", "image")
+        if not record.name_of(*QUESTION_ID) and picture:
+            key = f"{picture} {record.optional(*ABOUT) or ''}"
+            if picture not in questions and key not in questions and any(name.startswith(f"{picture} ") for name in questions):
+                name = record.name_of("image_id", "image")
+                raise record.fail(
+                    f'"{name}" {shown(picture)} has several items; add the "claim" to its answers, or --by-order if they stand in the '
+                    "order of the records"
+                )
+            record = Record({**record.fields, "id": key if key in questions else picture}, record.where)
+        named.append(record)
+    return named
 
 
 def challenge_questions(records: Sequence[Record]) -> dict[str, Record]:
@@ -245,7 +295,7 @@ def challenge_questions(records: Sequence[Record]) -> dict[str, Record]:
         return {record.key("image_id", "image"): record for record in records}
     found: dict[str, Record] = {}
     for record in records:
-        about = record.optional("claim", "system1_answer", "system1_question") or ""
+        about = record.optional(*ABOUT) or ""
         key = f"{record.key('image_id', 'image')} {about}"
         if key in found:
             raise record.fail(f"the same item occurs twice, first at {found[key].where}")
@@ -276,12 +326,43 @@ def choices_of(record: Record) -> dict[str, list[str]] | None:
 
 
 def compare_command(args: argparse.Namespace) -> Found:
-    questions = by_key(read_records(args.labels), *QUESTION_ID)
-    labels = [record.key("label", "correct_choice", "gt_answer", "answer").strip() for record in questions.values()]
-    texts = {
-        side: [pair.reply for pair in match(questions, read_all([path]), path=path, field=args.reply, by_order=args.by_order)]
-        for side, path in (("a", args.a), ("b", args.b))
-    }
-    images = [record.picture() or key for key, record in questions.items()]
-    found = paired.evaluate(texts["a"], texts["b"], labels, images, seed=args.seed)
-    return found, paired.verdicts(list(questions), texts["a"], texts["b"], labels, images)
+    records, generative = [], set()
+    for record in read_records(args.labels):
+        if "generative" not in (record.fields.get("type"), record.fields.get("category")):
+            records.append(record)
+        elif record.name_of(*QUESTION_ID):
+            generative.add(record.key(*QUESTION_ID))
+    if not records:
+        raise UserError(f"{args.labels}: generative questions alone; compare needs questions with one right answer")
+    texts: dict[str, list[str]] = {}
+    keys: list[str] = []
+    for side, path in (("a", args.a), ("b", args.b)):
+        answers = [record for record in read_records(path) if not of_generative(record, generative)]
+        if not args.by_order and records[0].name_of("correct_choice") and not records[0].name_of(*QUESTION_ID):
+            questions = challenge_questions(records)
+            answers = challenge_answers(questions, answers)
+        else:
+            questions, answers = identified(records, answers, by_order=args.by_order)
+        pairs = match(questions, answers, path=path, field=args.reply, by_order=args.by_order)
+        keys = keys or list(questions)
+        texts[side] = [pair.reply for pair in pairs]
+    labels, choices = [record.key(*COMPARED).strip() for record in records], [choices_of(record) for record in records]
+    if set(labels) <= set(DIGITS) and any(yes_no(text) for side in texts.values() for text in side):
+        labels = [DIGITS[label] for label in labels]
+        texts = {side: [DIGITS.get(text.strip(), text) for text in given] for side, given in texts.items()}
+    images = [picture_or(record, key) for record, key in zip(records, keys, strict=True)]
+    found = paired.evaluate(texts["a"], texts["b"], labels, images, choices=choices, seed=args.seed)
+    for side, path in (("a", args.a), ("b", args.b)):
+        if found[f"unparsed_{side}"]:
+            warn(f"{path}: {found[f'unparsed_{side}']} of {len(labels)} replies could not be read and count as wrong")
+    return found, paired.verdicts(keys, texts["a"], texts["b"], labels, images, choices)
+
+
+def of_generative(record: Record, generative: Collection[str]) -> bool:
+    return bool(generative) and bool(record.name_of(*QUESTION_ID)) and record.key(*QUESTION_ID) in generative
+
+
+def picture_or(record: Record, key: str) -> str:
+    """The question's picture; lmms-eval's log of MME names it in question_id. Without any, the question itself."""
+    named = record.optional("question_id") or ""
+    return record.picture() or (named if PICTURE_ENDING.search(named) else key)

@@ -6,10 +6,12 @@ The published judge is GPT-4; here "yes" and "no" are read by POPE's strict rule
 no figure is shown, as published. The benchmark's own digits count too: "1" is yes, "0" no and "2" unclear.
 """
 
+import re
 from collections.abc import Sequence
 
 from hkd_core.evaluation.replies import yes_no
 
+DIGIT = re.compile(r"\W*([012])(?:\.0*)?\W*")
 DIGITS = {"1": "yes", "0": "no", "2": None}
 QUESTION_SETS = {1129: "all 1,129 questions", 951: "the 951 questions with a picture"}
 KEYS = ("category", "subcategory", "set_id", "figure_id", "question_id")
@@ -17,12 +19,12 @@ KEYS = ("category", "subcategory", "set_id", "figure_id", "question_id")
 
 def read(text: str) -> str | None:
     """ "yes", "no" or None for unclear."""
-    digit = text.strip().removesuffix(".0")
-    return DIGITS[digit] if digit in DIGITS else yes_no(text)
+    digit = DIGIT.fullmatch(text)
+    return DIGITS[digit.group(1)] if digit else yes_no(text)
 
 
 def unparsed(text: str) -> bool:
-    return read(text) is None and text.strip().removesuffix(".0") not in DIGITS
+    return read(text) is None and not DIGIT.fullmatch(text)
 
 
 def is_right(row: dict) -> bool:

@@ -5,6 +5,7 @@ questions'.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,18 +15,23 @@ from hkd_core.common.errors import UserError
 from hkd_core.evaluation.records import (
     IMAGE,
     LABEL,
+    MAYBE_REPLY,
     PICTURE_ENDING,
     QUESTION,
     QUESTION_ID,
     REPLY,
+    SPLIT,
+    Echo,
     Record,
     asked,
     asked_in,
     by_key,
+    only,
     picture_key,
     read_records,
-    reply_of,
+    reply_field,
 )
+from hkd_core.evaluation.replies import final_reply
 from hkd_core.evaluation.rows import shown
 
 WORD = re.compile(r"[^\W_]+")
@@ -36,6 +42,27 @@ COMMON = set(
         "image imange picture photo photograph please answer question using single word phrase one only short"
     )
 )
+# Fields that tell questions apart together: POPE's and MME's, HallusionBench's.
+TOGETHER = (
+    ("category", "question_id"),
+    ("category", "subcategory", "set_id", "figure_id", "question_id"),
+    ("category", "question_id", "question"),
+)
+# Fields that are never a reply of unknown name.
+KNOWN = {
+    *QUESTION_ID,
+    *QUESTION,
+    *LABEL,
+    *IMAGE,
+    *SPLIT,
+    *MAYBE_REPLY,
+    "answer_id",
+    "model_id",
+    "model",
+    "model_name",
+    "type",
+    "doc_hash",
+}
 SPLITS_APART = 10_000_000  # LLaVA numbers the questions of its three splits from 1, 10000001 and 20000001
 
 
@@ -51,7 +78,7 @@ class Answered:
 
 def question_text(record: Record) -> str:
     """What a question's row asks, "" if it does not say."""
-    return record.optional("question", "text", "prompt", "query") or ""
+    return record.optional("question", "text", *QUESTION) or ""
 
 
 def match(
@@ -74,14 +101,70 @@ def match(
             raise UserError(f"{path}: {len(answers)} answers to {len(questions)} questions; --by-order needs one for each")
         found = dict(zip(questions, answers, strict=True))
     else:
+        questions = refitted(questions, answers)
         found = by_identifier(questions, answers, path)
     texts = {asked(question_text(record)) for record in questions.values()} - {""}
+    given = replies_of([found[key] for key in questions], texts, field=field, extra=extra)
     pairs = [
-        Answered(key, record, found[key], reply_of(found[key], texts, field=field, extra=extra))
-        for key, record in questions.items()
+        Answered(key, record, found[key], final_reply(text))
+        for (key, record), (_, text) in zip(questions.items(), given, strict=True)
     ]
+    if not field and not extra:
+        refuse_labels(pairs, {name for name, _ in given})
     check_pairs(pairs)
     return pairs
+
+
+def replies_of(
+    records: Sequence[Record],
+    texts: Set[str] = frozenset(),
+    *,
+    own: bool = False,
+    field: str | None = None,
+    extra: tuple[str, ...] = (),
+) -> list[tuple[str, str]]:
+    """(field, text) of every reply. own: the rows hold their own questions and labels.
+
+    A row that only repeats its question is a reply too, where most rows hold theirs in that field. Raises UserError.
+    """
+    found: list[tuple[str, str] | Echo] = []
+    for record in records:
+        label = record.name_of(*LABEL) if own else None
+        try:
+            found.append(reply_field(record, texts, field=field, extra=extra, label=label))
+        except Echo as echo:
+            found.append(echo)
+    names = Counter(held[0] for held in found if not isinstance(held, Echo))
+    read = []
+    for record, held in zip(records, found, strict=True):
+        if isinstance(held, Echo):
+            if 2 * names[held.name] <= len(records):
+                raise held
+            held = (held.name, record.text(held.name))
+        empty = next((name for name in names if name in record.fields and record.name_of(name) is None), None)
+        if held[0] in MAYBE_REPLY and empty:  # what it holds instead may be the label
+            raise record.fail(f'"{empty}" is empty or NaN, and holds the reply in other rows')
+        read.append(held)
+    return read
+
+
+def refuse_labels(pairs: Sequence[Answered], names: Set[str]) -> None:
+    """Raises UserError where the answers' "answer" is the label in every row, and another field may be the reply."""
+    if names != {"answer"} or not all(pair.answer.name_of(*QUESTION) or unknown_text(pair.answer) for pair in pairs):
+        return
+    folded = any(unknown_text(pair.answer) for pair in pairs)
+    for pair in pairs:
+        label, reply = pair.question.optional(*LABEL) or "", pair.reply
+        if label != reply and not (folded and label.strip().casefold() == reply.strip().casefold().rstrip(".")):
+            return
+    other = next((name for pair in pairs if (name := unknown_text(pair.answer))), None)
+    hint = f', perhaps "{other}"' if other else ""
+    raise pairs[0].answer.fail(f'"answer" is the label in every row; name the field of the reply with --reply{hint}')
+
+
+def unknown_text(record: Record) -> str | None:
+    """A field of text whose meaning is not known."""
+    return next((name for name, value in record.fields.items() if isinstance(only(value), str) and name not in KNOWN), None)
 
 
 def by_identifier(questions: Mapping[str, Record], answers: Sequence[Record], path: str | Path) -> dict[str, Record]:
@@ -90,18 +173,86 @@ def by_identifier(questions: Mapping[str, Record], answers: Sequence[Record], pa
     found = by_key(answers, name, *QUESTION_ID)
     for key, record in found.items():
         if key not in questions:
-            hint = ""
-            if splits_in(found) > 1:
-                hint = (
-                    f"; these are answers to {splits_in(found)} splits, so give the questions of all of them: --questions Q1 Q2 Q3"
-                )
-            raise record.fail(f'{record.name_of(name, *QUESTION_ID)} {shown(key)} is no question{hint}')
+            raise record.fail(f"{record.name_of(name, *QUESTION_ID)} {shown(key)} is no question{hint_of(questions, found)}")
     missing = [key for key in questions if key not in found]
     if missing:
         first = questions[missing[0]]
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise UserError(f'{path}: no answer to {first.name_of(*QUESTION_ID)} {shown(missing[0])}, asked at {first.where}{more}')
+        raise UserError(f"{path}: no answer to {first.name_of(*QUESTION_ID)} {shown(missing[0])}, asked at {first.where}{more}")
     return found
+
+
+def hint_of(questions: Mapping[str, Record], answers: Mapping[str, Record]) -> str:
+    """What may be wrong with the answers' identifiers, for a message."""
+    if splits_in(answers) > 1:
+        return (
+            f"; these are answers to {splits_in(answers)} splits, so give the questions of all of them (pope takes several files)"
+        )
+    if not all(key.isascii() and key.isdigit() and len(key) < 18 for key in (*questions, *answers)):
+        return ""
+    ours, theirs = {int(key) for key in questions}, {int(key) for key in answers}
+    advice = "number them alike, or add --by-order if the answers stand in the order of the questions"
+    if theirs <= ours:
+        return f"; the identifiers differ in leading zeros: {advice}"
+    for step, word in ((1, "low"), (-1, "high")):
+        if {number + step for number in theirs} <= ours:
+            return f"; the answers' identifiers are one too {word}: {advice}"
+    return ""
+
+
+def told_apart(records: Sequence[Record], *names: str) -> dict[str, Record] | None:
+    """Records by what stands in these fields together, if all have them and no two are alike."""
+    if not all(record.fields.get(name) is not None for record in records for name in names):
+        return None
+    with suppress(UserError):
+        found = {" ".join(record.key(name) for name in names): record for record in records}
+        return found if len(found) == len(records) else None
+    return None
+
+
+def fits(questions: Mapping[str, Record], answers: Sequence[Record]) -> bool:
+    """Does one field of the answers name a question in every row?"""
+    if not any(record.name_of(*QUESTION_ID) for record in answers):
+        return False
+    name = shared_name(questions, answers)
+    with suppress(UserError):
+        keys = {record.key(name) for record in answers if record.fields.get(name) is not None}
+        return len(keys) == len(answers) and keys <= questions.keys()
+    return False
+
+
+def identified(
+    records: Sequence[Record], answers: Sequence[Record], *, by_order: bool = False
+) -> tuple[dict[str, Record], Sequence[Record]]:
+    """Questions by what tells them apart and is in the answers too, and the answers under the same identifiers.
+
+    One field, or several together (`TOGETHER`). Raises UserError for questions that nothing tells apart.
+    """
+    found = [held for name in QUESTION_ID if (held := told_apart(records, name))]
+    if by_order:
+        return (found[0] if found else {str(number): record for number, record in enumerate(records, 1)}), answers
+    for held in found:
+        if fits(held, answers):
+            return held, answers
+    for names in TOGETHER:
+        ours, theirs = told_apart(records, *names), told_apart(answers, *names)
+        if ours and theirs and theirs.keys() <= ours.keys():
+            return ours, [renumbered(record, key) for key, record in theirs.items()]
+    return (found[0] if found else by_key(records, *QUESTION_ID)), answers
+
+
+def renumbered(record: Record, number: int | str) -> Record:
+    """The record with another identifier."""
+    name = record.name_of(*QUESTION_ID) or QUESTION_ID[0]
+    return Record({**record.fields, name: number}, record.where)
+
+
+def refitted(questions: Mapping[str, Record], answers: Sequence[Record]) -> Mapping[str, Record]:
+    """The questions under another identifier of theirs, if the answers name that one alone."""
+    if fits(questions, answers):
+        return questions
+    others = (told_apart(list(questions.values()), name) for name in QUESTION_ID)
+    return next((found for found in others if found and fits(found, answers)), questions)
 
 
 def need_identifiers(answers: Sequence[Record]) -> None:
@@ -115,7 +266,7 @@ def shared_name(questions: Mapping[str, Record], answers: Sequence[Record]) -> s
     def known(name: str) -> int:
         held = [record for record in answers if isinstance(record.fields.get(name), str | int | float)]
         with suppress(UserError):  # a field that is no identifier, such as an empty "id"
-            return sum(record.key(name) in questions for record in held)
+            return len({record.key(name) for record in held} & questions.keys())
         return 0
 
     names = [name for name in QUESTION_ID if any(record.fields.get(name) is not None for record in answers)]
@@ -132,15 +283,20 @@ def check_pairs(pairs: Sequence[Answered]) -> None:
     different = {frozenset(words_of(question_text(pair.question))) for pair in pairs}
     shared = frozenset.intersection(*different) if len(different) > 1 else frozenset()
     pictures = {picture_key(name) for p in pairs if (name := p.question.picture())}
-    for pair in pairs:
-        reason = disagreement(pair, shared, pictures)
+    prompts = [asked_in(pair.answer, pair.reply) for pair in pairs]
+    if len(different) > 1 and len(set(prompts)) == 1 and not any(p.answer.name_of(*QUESTION[:3]) for p in pairs):
+        prompts = [None] * len(pairs)  # an "instruction" that is the same everywhere
+    for pair, prompt in zip(pairs, prompts, strict=True):
+        reason = disagreement(pair, prompt, shared, pictures)
         if reason:
             advice = "do the answers belong to another split, or are their identifiers shifted?"
-            raise pair.answer.fail(f'{reason}, but question {shown(pair.key)} ({pair.question.where}) {stated(pair, reason)}: {advice}')
+            raise pair.answer.fail(
+                f"{reason}, but question {shown(pair.key)} ({pair.question.where}) {stated(pair, reason)}: {advice}"
+            )
 
 
-def disagreement(pair: Answered, shared: Set[str], pictures: set[str]) -> str | None:
-    prompt, text = asked_in(pair.answer, pair.reply), question_text(pair.question)
+def disagreement(pair: Answered, prompt: str | None, shared: Set[str], pictures: set[str]) -> str | None:
+    text = question_text(pair.question)
     if prompt and text:
         telling, there = words_of(text) - shared - COMMON, words_of(prompt)
         if not all(any(form in there for form in forms(word)) for word in telling):
@@ -158,7 +314,7 @@ def disagreement(pair: Answered, shared: Set[str], pictures: set[str]) -> str | 
 
 
 def own_label(record: Record) -> str:
-    return (record.optional("label", "gt_answer", "ground_truth") or "").strip().lower()
+    return (record.optional(*(name for name in LABEL if name != "answer")) or "").strip().lower()
 
 
 def stated(pair: Answered, reason: str) -> str:
@@ -178,9 +334,9 @@ def words_of(text: str) -> set[str]:
     return set(WORD.findall(text.casefold()))
 
 
-def complete(records: Sequence[Record]) -> bool:
+def complete(records: Sequence[Record], field: str | None = None) -> bool:
     """Does every row hold its question, its label and a reply, as the tables of lmms-eval and VLMEvalKit do?"""
-    return all(r.name_of(*REPLY) and r.name_of(*QUESTION) and r.name_of(*LABEL) for r in records)
+    return all(r.name_of(*((field,) if field else REPLY)) and r.name_of(*QUESTION) and r.name_of(*LABEL) for r in records)
 
 
 def key_of_row(record: Record) -> str:
@@ -196,9 +352,15 @@ def self_matched(records: Sequence[Record], *, field: str | None = None, extra: 
     for record in records:
         key = key_of_row(record)
         if key in found:
-            raise record.fail(f'{shown(key)} occurs twice, first at {found[key].where}')
+            raise record.fail(f"{shown(key)} occurs twice, first at {found[key].where}")
         found[key] = record
-    return [Answered(key, record, record, reply_of(record, field=field, extra=extra)) for key, record in found.items()]
+    given = replies_of(list(found.values()), own=True, field=field, extra=extra)
+    pairs = [
+        Answered(key, record, record, final_reply(text)) for (key, record), (_, text) in zip(found.items(), given, strict=True)
+    ]
+    if not field and not extra:
+        refuse_labels(pairs, {name for name, _ in given})
+    return pairs
 
 
 def read_all(paths: Sequence[str | Path]) -> list[Record]:

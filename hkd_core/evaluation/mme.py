@@ -152,7 +152,7 @@ def table_tasks(path: Path, field: str | None) -> dict[str, list[Item]]:
         if truth not in ("yes", "no"):
             raise record.fail(f'"{record.name_of(*TRUTH)}" must be "Yes" or "No", got {shown(truth)}')
         image = picture_of(record)
-        item = Item(image, question_text(record), truth, reply_of(record, field=field), record.where)
+        item = Item(image, question_text(record), truth, reply_of(record, field=field, label=record.name_of(*TRUTH)), record.where)
         found[known[category.strip().lower()]].append(item)
     return dict(found)
 
@@ -175,5 +175,7 @@ def checked(tasks: Mapping[str, list[Item]]) -> dict[str, list[Item]]:
             by_image[item.image].append(item)
         for image, asked in by_image.items():
             if len(asked) != PER_IMAGE:
-                raise UserError(f"{asked[-1].where}: expected {PER_IMAGE} questions about each image, {shown(image)} has {len(asked)}")
+                raise UserError(
+                    f"{asked[-1].where}: expected {PER_IMAGE} questions about each image, {shown(image)} has {len(asked)}"
+                )
     return dict(tasks)

@@ -39,7 +39,7 @@ def build_questions(pictures: Sequence[dict], split: str, *, seed: int = 0) -> l
         for name in present[:POSITIVES]:
             free = [other for other in names if other not in used]
             if not free:
-                raise UserError(f"{picture['image']}: expected {POSITIVES} known objects that it does not show, got {len(used) - len(present)}")
+                raise UserError(f"{picture.get('where', picture['image'])}: {picture['image']}: expected {POSITIVES} known objects that it does not show, got {len(used) - len(present)}")
             if split == "popular":
                 absent = next(other for other in popular if other not in used)
             elif split == "adversarial":

@@ -14,15 +14,19 @@ from hkd_core.evaluation.matching import (
     SPLITS_APART,
     Answered,
     complete,
+    fits,
     match,
     need_identifiers,
     question_text,
-    read_all,
+    renumbered,
     self_matched,
+    told_apart,
 )
 from hkd_core.evaluation.pope import SPLITS
 from hkd_core.evaluation.records import LABEL, QUESTION, QUESTION_ID, SPLIT, Record, asked, by_key, picture_key, read_records
 
+FULL = {split: split for split in SPLITS}
+SHORT = {"random": "ran|rand|rnd", "popular": "pop", "adversarial": "adv|advers"}
 Questions = dict[str, dict[str, Record]]  # split -> identifier -> question
 
 
@@ -34,13 +38,15 @@ def read_pope(
     Raises UserError for files that do not belong together.
     """
     if not questions:
-        records = read_all(answers)
-        if not complete(records):
+        own = {name: read_records(name) for name in unique("--answers", answers)}
+        lacking = [record for records in own.values() for record in records if not complete([record], field)]
+        if 0 < 2 * len(lacking) < sum(map(len, own.values())):
+            raise lacking[0].fail("question, label or reply is missing or empty, which other rows hold")
+        if lacking:
             raise UserError(f"{answers[0]}: give the questions with --questions (its rows do not hold question, label and reply)")
-        return by_category(self_matched(records, field=field))
-    files = {name: read_records(name) for name in dict.fromkeys(questions)}
-    if len(files) < len(questions):
-        raise UserError(f"--questions: {next(name for name in questions if questions.count(name) > 1)} is given twice")
+        return {split: self_matched(records, field=field) for split, records in own_splits(own).items()}
+    unique("--answers", answers)
+    files = {name: read_records(name) for name in unique("--questions", questions)}
     splits = splits_of(files)
     held = [read_records(name) for name in answers]
     if len(answers) == len(splits) > 1:
@@ -57,10 +63,20 @@ def read_pope(
     return over_splits(splits, everything, path, by_order=by_order, field=field)
 
 
+def unique(option: str, paths: Sequence[str]) -> Sequence[str]:
+    """The paths. Raises UserError for one that is given twice."""
+    twice = next((name for name in paths if paths.count(name) > 1), None)
+    if twice:
+        raise UserError(f"{option}: {twice} is given twice")
+    return paths
+
+
 def over_splits(
     splits: Questions, answers: Sequence[Record], path: str, *, by_order: bool, field: str | None
 ) -> dict[str, list[Answered]]:
     """One file of answers to several splits: by order, by identifiers that do not repeat, by category, or by LLaVA's numbering."""
+    if not by_order:
+        splits = fitting_identifier(splits, answers)
     together: dict[str, Record] = {}
     places: dict[str, list[tuple[str, str]]] = defaultdict(list)
     distinct = True
@@ -84,6 +100,16 @@ def over_splits(
             "give llava_pope_test.jsonl with the --questions, or one answers file for each split in the same order, or --by-order"
         )
     return {split: match(splits[split], groups[split], path=path, field=field) for split in splits}
+
+
+def fitting_identifier(splits: Questions, answers: Sequence[Record]) -> Questions:
+    """The questions under that one of their identifiers which no two share and which the answers name, if there is one."""
+    every = list({id(record): record for found in splits.values() for record in found.values()}.values())
+    for name in QUESTION_ID:
+        found = told_apart(every, name)
+        if found and fits(found, answers):
+            return {split: {record.key(name): record for record in held.values()} for split, held in splits.items()}
+    return splits
 
 
 def answer_groups(splits: Questions, answers: Sequence[Record]) -> dict[str, list[Record]] | None:
@@ -113,11 +139,6 @@ def answer_groups(splits: Questions, answers: Sequence[Record]) -> dict[str, lis
             return None
         chosen[sure] = free[sure][0]
     return {split: fitting[split][group] for split, group in chosen.items()}
-
-
-def renumbered(record: Record, number: int | str) -> Record:
-    name = record.name_of(*QUESTION_ID)
-    return Record({**record.fields, name: number}, record.where)
 
 
 def fitted(questions: Mapping[str, Record], answers: Sequence[Record]) -> list[Record] | None:
@@ -157,21 +178,24 @@ def splits_of(files: Mapping[str, Sequence[Record]]) -> Questions:
 
 def by_split(records: Sequence[Record], path: str) -> dict[str, list[Record]]:
     """By category, where each is one of POPE's splits or a list of them ("random,popular"); else one split, named by its file."""
-    found: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        names = [name.strip().lower() for name in (record.optional(*SPLIT) or "").split(",")]
-        if not all(name in SPLITS for name in names):
-            return {split_name(path): list(records)}
-        for name in dict.fromkeys(names):
-            found[name].append(record)
-    return dict(found)
+    found = own_splits({path: records})
+    return {split_name(path): found["all"]} if "all" in found else found
 
 
 def split_name(path: str) -> str:
-    """The split that a file's name tells, else the name."""
-    stem = Path(path).stem
-    named = [split for split in SPLITS if re.search(rf"(?<![a-z]){split}(?![a-z])", stem.lower().replace("_", " "))]
-    return named[0] if len(named) == 1 else stem
+    """The split that a file's name tells ("pope_adv.jsonl"), or that of a folder around it, else the file's name."""
+    stem, *folders = Path(path).stem, *(folder.name for folder in Path(path).parents)
+    return split_in(stem) or next(filter(None, (split_in(name, folder=True) for name in folders[:3])), None) or stem
+
+
+def split_in(name: str, *, folder: bool = False) -> str | None:
+    """The one split that a name tells, in full or short. A folder's name must end in it: "random_seed_1" is no split."""
+    end = r"$" if folder else r"(?![a-z])"
+    for written in (FULL, {} if folder and name.lower() == "ran" else SHORT):  # "pop_random" is random
+        found = {split for split, words in written.items() if re.search(rf"(?<![a-z])(?:{words}){end}", name.lower())}
+        if found:
+            return found.pop() if len(found) == 1 else None
+    return None
 
 
 def known_labels(files: Mapping[str, Sequence[Record]]) -> dict[tuple[str, str], str]:
@@ -192,20 +216,40 @@ def with_label(record: Record, labels: Mapping[tuple[str, str], str]) -> Record:
 
 
 def paired(splits: Sequence[str], answers: Sequence[str]) -> list[int]:
-    """Which answers file is each split's: by the split in its name if all names tell one, else by order."""
+    """Which answers file is each split's: by the split in its name if names tell splits, else by order.
+
+    Raises UserError where only some names tell a split, or where they tell others than the questions'.
+    """
     names = [split_name(path) for path in answers]
+    told = [name in SPLITS for name in names]
+    asked = any(split in SPLITS for split in splits)
+    if not asked or not any(told) or (len(set(names)) == 1 and len(names) > 1):
+        return list(range(len(splits)))
     if set(names) == set(splits) and len(set(names)) == len(names):
         return [names.index(split) for split in splits]
-    return list(range(len(splits)))
+    which = next((path for path, is_told in zip(answers, told, strict=True) if not is_told), None)
+    reason = f"{which} names none or several" if which else f"their names say {', '.join(names)}"
+    raise UserError(
+        f"--answers: the questions' splits are {', '.join(splits)}, but {reason}; name the split in every file's name, or in none"
+    )
 
 
-def by_category(pairs: Sequence[Answered]) -> dict[str, list[Answered]]:
-    """Rows that hold their question, by split if each names one."""
-    found: dict[str, list[Answered]] = defaultdict(list)
-    for pair in pairs:
-        names = [name.strip().lower() for name in (pair.question.optional(*SPLIT) or "").split(",")]
-        if not all(name in SPLITS for name in names):
-            return {"all": list(pairs)}
-        for name in dict.fromkeys(names):
-            found[name].append(pair)
-    return dict(found)
+def splits_named(record: Record) -> list[str] | None:
+    """POPE's splits in a row's category ("random,popular" are two), or None."""
+    names = [name.strip().lower() for name in (record.optional(*SPLIT) or "").split(",")]
+    return list(dict.fromkeys(names)) if all(name in SPLITS for name in names) else None
+
+
+def own_splits(files: Mapping[str, Sequence[Record]]) -> dict[str, list[Record]]:
+    """Rows that hold their question, by their category, else by the split in the names of their files, else all together."""
+    found: dict[str, list[Record]] = defaultdict(list)
+    rows = [record for records in files.values() for record in records]
+    if all(splits_named(record) for record in rows):
+        for record in rows:
+            for name in splits_named(record) or ():
+                found[name].append(record)
+        return dict(found)
+    names = [split_name(path) for path in files]
+    if len(files) > 1 and len(set(names)) == len(names) and set(names) <= set(SPLITS):
+        return {name: list(records) for name, records in zip(names, files.values(), strict=True)}
+    return {"all": rows}

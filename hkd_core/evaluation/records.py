@@ -26,11 +26,17 @@ REPLY = (
     "pred",
     "model_output",
     "reply",
+    "outputs",
+    "generated_text",
+    "model_response",
+    "pred_answer",
+    "predicted_answer",
+    "ans",
 )
 MAYBE_REPLY = ("text", "answer")
 ANSWER = (*MAYBE_REPLY, "response")  # the names that messages give
 IMAGE = ("image", "image_id", "image_source", "image_path", "img", "image_name", "file_name", "filename")
-QUESTION = ("question", "prompt", "query")
+QUESTION = ("question", "prompt", "query", "input", "instruction", "prompts", "input_text")
 LABEL = ("label", "gt_answer", "ground_truth", "truth", "gt", "target", "answer")
 SPLIT = ("category", "split", "pope_type")
 PICTURE_ENDING = re.compile(r"\.(?:jpe?g|png|bmp|webp|gif|tiff?)$", re.IGNORECASE)
@@ -56,8 +62,13 @@ class Record:
         """The field under the first of `names` that is there."""
         name = self.name_of(*names)
         if name is None:
-            raise self.fail(f"missing {quoted(names[:3])}")
+            raise self.fail(f"missing {quoted(names[:3])}{self.empty(names)}")
         return self.fields[name]
+
+    def empty(self, names: Iterable[str]) -> str:
+        """For a message: which of `names` is there without a value."""
+        held = next((name for name in names if name in self.fields), None)
+        return f' ("{held}" is there, but empty or NaN)' if held else ""
 
     def text(self, *names: str) -> str:
         value = self.get(*names)
@@ -88,7 +99,7 @@ class Record:
 
     def optional(self, *names: str) -> str | None:
         """A text or number under the first of `names` that holds one, else None."""
-        held = (self.fields.get(name) for name in names)
+        held = (only(self.fields.get(name)) for name in names)
         found = (str(v) for v in held if isinstance(v, str | int | float) and not isinstance(v, bool) and str(v).strip())
         return next(found, None)
 
@@ -99,7 +110,7 @@ class Record:
 
 
 def quoted(names: Iterable[str]) -> str:
-    *head, last = [f'"{name}"' for name in names]
+    *head, last = [f'"{name}"' for name in dict.fromkeys(names)]
     return f"{', '.join(head)} or {last}" if head else last
 
 
@@ -109,11 +120,25 @@ def read_records(path: str | Path) -> list[Record]:
 
 
 def flattened(fields: dict) -> dict:
-    """The fields of lmms-eval's "doc" and of the challenge's "metadata" beside the others; one reply instead of a list of one."""
+    """One level of fields: those of lmms-eval's "doc" and of the challenge's "metadata" beside the others; one reply, no list.
+
+    lmms-eval's current logs hold no "doc". What is left of it stands in the scores ("pope_accuracy", "mme_perception_score",
+    "aAcc"), and the prompt in "input".
+    """
+    replies = fields["filtered_resps"] if fields.get("filtered_resps") is not None else fields.get("resps")
+    given = {} if replies is None else {"filtered_resps": only(replies)}
     if isinstance(fields.get("doc"), dict):
-        replies = fields["filtered_resps"] if fields.get("filtered_resps") is not None else fields.get("resps")
         kept = {name: value for name, value in fields.items() if name not in ("doc", "resps", "input", "arguments")}
-        return fields["doc"] | kept | {"filtered_resps": only(replies)}
+        return fields["doc"] | kept | given
+    if "doc_id" in fields:
+        kept = {
+            name: value
+            for name, value in fields.items()
+            if name not in ("doc", "resps", "arguments") and not isinstance(value, dict)
+        }
+        held = [value for name, value in fields.items() if isinstance(value, dict) and name not in ("doc", "arguments")]
+        known = {name: value for scores in reversed(held) for name, value in scores.items() if not given or name not in REPLY}
+        return known | kept | given
     held = fields.get("metadata")
     if isinstance(held, dict) and {"correct_choice", "choices", "correct_answer"} & set(held):
         return held | {name: value for name, value in fields.items() if name != "metadata"}
@@ -133,7 +158,7 @@ def by_key(records: Iterable[Record], *names: str) -> dict[str, Record]:
     for record in records:
         key = record.key(*names)
         if key in found:
-            raise record.fail(f'{record.name_of(*names)} {shown(key)} occurs twice, first at {found[key].where}')
+            raise record.fail(f"{record.name_of(*names)} {shown(key)} occurs twice, first at {found[key].where}")
         found[key] = record
     return found
 
@@ -159,6 +184,12 @@ def asked(text: str) -> str:
     return text[: text.index("?") + 1] if "?" in text else text
 
 
+class Echo(UserError):
+    """The only text that could be a reply repeats the question. `name`: its field."""
+
+    name = ""
+
+
 def reply_of(
     record: Record,
     questions: Container[str] = (),
@@ -166,24 +197,43 @@ def reply_of(
     field: str | None = None,
     extra: tuple[str, ...] = (),
     number: bool = False,
+    label: str | None = None,
 ) -> str:
-    """The model's reply, without its thoughts (`replies.final_reply`).
+    """The model's reply, without its thoughts (`replies.final_reply`). See `reply_field`."""
+    return final_reply(reply_field(record, questions, field=field, extra=extra, number=number, label=label)[1])
+
+
+def reply_field(
+    record: Record,
+    questions: Container[str] = (),
+    *,
+    field: str | None = None,
+    extra: tuple[str, ...] = (),
+    number: bool = False,
+    label: str | None = None,
+) -> tuple[str, str]:
+    """Which field holds the model's reply, and its text.
 
     A field named in `extra` or REPLY wins. Of "text" and "answer" the one that repeats a question is none: the row's own
     question, or one of `questions` (as `asked` makes them). field: the only field to read. number: a number may be a reply.
-    Raises UserError if no field, or more than one, could be the reply.
+    label: the field of the label, where the row is its own question; it is no reply, and neither is a bare question.
+    Raises UserError if no field, or more than one, could be the reply; Echo if only a repeated question is there.
     """
     given = _texts(record, (field,) if field else (*extra, *REPLY), number)
     if not given and not field:
-        given = _without_questions(record, _texts(record, MAYBE_REPLY, number), questions)
+        maybe = [name for name in MAYBE_REPLY if name != label]
+        given = _without_questions(record, _texts(record, maybe, number), questions, own=label is not None)
     given = [(name, text) for name, text in given if text.strip()] or given
     different = {text.strip(): name for name, text in reversed(given)}
     if len(different) > 1:
         both = " and ".join(f'"{name}"' for name, _ in given[:2])
         raise record.fail(f"{both} could both be the reply; name the right one with --reply")
+    if not given and label and not field:
+        raise record.fail(f'no field holds a reply ("{label}" is the label){record.empty((*extra, *REPLY))}; name it with --reply')
     if not given:
-        raise record.fail(f"missing {quoted((field,) if field else (*extra[:1], *ANSWER))}")
-    return final_reply(given[0][1])
+        names = (field,) if field else (*extra[:1], *ANSWER)
+        raise record.fail(f"missing {quoted(names)}{record.empty((field,) if field else (*extra, *REPLY, *MAYBE_REPLY))}")
+    return given[0]
 
 
 def _texts(record: Record, names: Iterable[str], number: bool) -> list[tuple[str, str]]:
@@ -200,28 +250,35 @@ def _texts(record: Record, names: Iterable[str], number: bool) -> list[tuple[str
     return found
 
 
-def _without_questions(record: Record, given: list[tuple[str, str]], questions: Container[str]) -> list[tuple[str, str]]:
+def _without_questions(
+    record: Record, given: list[tuple[str, str]], questions: Container[str], *, own: bool = False
+) -> list[tuple[str, str]]:
     """The texts that are no question. A question alone is a reply only if more than an instruction follows it.
 
-    Raises UserError if only a repeated question is there.
+    own: the row holds its own question, so any bare question is that. Raises Echo if only a repeated question is there.
     """
-    own = asked(record.optional(*QUESTION) or "")
+    itself = asked(record.optional(*QUESTION) or "")
     sure, likely, left = [], [], []
     for name, text in given:
         part = asked(text)
         rest = normal(text)[len(part) :]
         ends = part.endswith("?") and (not rest or bool(INSTRUCTION.search(rest)))
-        if part and (part in questions or part == own):
+        if part and (part in questions or part == itself):
             (sure if ends or not rest else likely).append((name, text))
-        else:
+        elif not (ends and own):
             (likely if ends else left).append((name, text))
     if sure and not likely and not left:
-        raise record.fail(f'"{sure[0][0]}" repeats the question, and no other field holds a reply')
+        echo = Echo(
+            f'{record.where}: "{sure[0][0]}" repeats the question, and no other field holds a reply; name the right one with --reply'
+        )
+        echo.name = sure[0][0]
+        raise echo
     return left or likely
 
 
 def asked_in(record: Record, reply: str) -> str | None:
     """What an answer's row says was asked: its own question, or the "text" or "answer" that is a question and not the reply."""
-    own = record.optional(*QUESTION)
+    named = ((name, record.optional(name) or "") for name in QUESTION)
+    own = next((text for name, text in named if text and (name in QUESTION[:3] or " " in text.strip())), None)  # "input": "a.jpg"
     others = (record.optional(name) or "" for name in MAYBE_REPLY)
     return own or next((text for text in others if "?" in text and normal(text) != normal(reply)), None)

@@ -17,6 +17,7 @@ ANSWER_IS = (
 SAID = re.compile(ANSWER_IS + r"(yes|no)\b(?!\W*(?:or|and|/)\b)", re.IGNORECASE)
 MARKED = r"(?=\s*$|\s*[.:)\]*,;\n-])"  # a letter stands alone or has a mark behind it: "A cat" is no letter
 LETTER = re.compile(r"^\W*(?:(?:option|choice)\W+)?([a-zA-Z])" + MARKED, re.IGNORECASE)
+LISTED = re.compile(r"(?<![\w'])([a-zA-Z])[.):]+[\s*]*(?=\w)")
 SAID_LETTER = re.compile(ANSWER_IS + r"([a-zA-Z])" + MARKED, re.IGNORECASE)
 
 
@@ -96,7 +97,8 @@ class Options:
 
     def _by_letter(self, text: str) -> str | None:
         start = LETTER.match(text)
-        found = {self._letter(letter) for letter in [*LETTER.findall(text), *SAID_LETTER.findall(text)]} - {None}
+        letters = [*LETTER.findall(text), *SAID_LETTER.findall(text)]
+        found = {label for letter in letters if (label := self._letter(letter)) is not None}
         if len(found) != 1:
             return None
         label = found.pop()
@@ -105,9 +107,20 @@ class Options:
             words = [word for word in WORD.findall(rest) if word.lower() not in ("and", "or")]
             if words and all(len(word) == 1 and self._letter(word) not in (None, label) for word in words):
                 return None
-            if self.phrases.get(_bare(rest), label) != label:
+            if self.phrases.get(_bare(rest), label) != label or self._lists_another(rest, label):
                 return None
         return label
+
+    def _lists_another(self, rest: str, label: str) -> bool:
+        """Does another option follow, as in "A. True" and "B. False" on two lines?"""
+        for found in LISTED.finditer(rest):
+            if self._letter(found.group(1)) in (None, label):
+                continue
+            words, before = _bare(rest[found.end() : found.end() + 400]), rest[: found.start()].rstrip(" \t*(-")
+            own = [phrase for phrase, of in self.phrases.items() if of == self._letter(found.group(1)) and len(phrase) > 1]
+            if before.endswith(("\n", ";", ",", "|")) or any(f"{words} ".startswith(f"{phrase} ") for phrase in own):
+                return True
+        return False
 
     def _by_words(self, text: str) -> str | None:
         found = re.split(ANSWER_IS, text, flags=re.IGNORECASE)

@@ -13,7 +13,20 @@ from pathlib import Path
 from hkd_core.common.errors import UserError
 
 JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
-CONTAINERS = ("logs", "samples", "sentences", "data", "rows", "results", "questions", "answers", "items", "annotations")
+CONTAINERS = (
+    "logs",
+    "samples",
+    "sentences",
+    "data",
+    "rows",
+    "results",
+    "questions",
+    "answers",
+    "predictions",
+    "outputs",
+    "items",
+    "annotations",
+)
 NAME = re.compile(r"\s*\"?[^\W\d][\w .\-]{0,60}\"?\s*")
 BLANK = re.compile(r"[\s\ufeff]*")
 Row = tuple[str, dict]  # its place, its fields
@@ -38,6 +51,8 @@ def read_bytes(path: str | Path) -> bytes:
 
 def decoded(path: str | Path, data: bytes) -> str:
     """UTF-8 text, with or without a byte-order mark. Raises UserError naming file and line."""
+    if data[:2] == b"\x1f\x8b":
+        raise UserError(f"{path}: compressed: gunzip it first")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -143,18 +158,21 @@ def as_object(where: str, value: object) -> dict:
 
 
 def separator_of(text: str, ending: str) -> str | None:
-    """What separates a table's columns, or None for JSON. Without a telling ending, a table is what begins with a header."""
-    start = after_blank(text)
-    header = text[start : start + 4000].split("\n", 1)[0].rstrip("\r")
+    """What separates a table's columns, or None for JSON. Brackets begin JSON, and a header begins a table, whatever the ending."""
+    text = text[after_blank(text) :] if ending not in (".csv", ".tsv") else text  # a table's first column may have no name
+    begin = after_blank(text)
+    header = text[: 4000 + begin].lstrip("\ufeff\r\n").split("\n", 1)[0].rstrip("\r")
+    if text[begin : begin + 1] in ("[", "{") or (ending != ".csv" and ending != ".tsv" and not header):
+        return None
     if ending == ".tsv":
         return "\t"
-    if ending != ".csv" and (ending in JSON_ENDINGS or not header or header[0] in "[{"):
-        return None
     counts = {mark: header.count(mark) for mark in ("\t", ",", ";")}
     found = max(counts, key=counts.__getitem__)
     if ending == ".csv":
         return found if counts[found] else ","
-    return found if counts[found] and all(NAME.fullmatch(name) for name in header.split(found)) else None
+    first, *others = header.split(found)
+    named = bool(others) and all(NAME.fullmatch(name) for name in others)
+    return found if named and (NAME.fullmatch(first) or not first.strip(' "')) else None  # pandas leaves the index unnamed
 
 
 def text_rows(path: str | Path, text: str, separator: str) -> list[Row]:
@@ -167,7 +185,28 @@ def text_rows(path: str | Path, text: str, separator: str) -> list[Row]:
         return []
     except (ValueError, OverflowError) as error:  # pandas.errors.ParserError is a ValueError
         raise UserError(f"{path}: not a table: {_first_line(error)}") from error
-    return table_rows(path, frame.values.tolist())
+    lines = frame.values.tolist()
+    refuse_swallowed(path, lines, separator)
+    return table_rows(path, lines)
+
+
+def refuse_swallowed(path: str | Path, lines: list[list[str]], separator: str) -> None:
+    """Raises UserError for a cell that swallowed whole rows, as after a quote that a script wrote without doubling it.
+
+    Such a row has as many separators on each of its lines as the header, and begins each like the first.
+    """
+    for number, cells in enumerate(lines[1:], 1):
+        line = [cell if isinstance(cell, str) else "" for cell in cells]
+        parts = separator.join(line).split("\n")
+        if len(parts) == 1 or len(line) == 1:
+            continue
+        if all(
+            part.count(separator) >= len(line) - 1 and part.split(separator)[0].isdigit() == line[0].isdigit() for part in parts
+        ):
+            raise UserError(
+                f"{path}: row {number}: a stray quote swallows {len(parts) - 1} of the rows after it; "
+                "write the table with a CSV library, or as JSON lines"
+            )
 
 
 def xlsx_rows(path: str | Path, data: bytes) -> list[Row]:
