@@ -340,9 +340,10 @@ def compare_command(args: argparse.Namespace) -> Found:
         answers = [record for record in read_records(path) if not of_generative(record, generative)]
         if not args.by_order and records[0].name_of("correct_choice") and not records[0].name_of(*QUESTION_ID):
             questions = challenge_questions(records)
-            answers = challenge_answers(questions, answers)
+            answers = list(challenge_answers(questions, answers))
         else:
-            questions, answers = identified(records, answers, by_order=args.by_order)
+            questions, chosen = identified(records, answers, by_order=args.by_order)
+            answers = list(chosen)
         pairs = match(questions, answers, path=path, field=args.reply, by_order=args.by_order)
         keys = keys or list(questions)
         texts[side] = [pair.reply for pair in pairs]

@@ -139,9 +139,9 @@ def flattened(fields: dict) -> dict:
         held = [value for name, value in fields.items() if isinstance(value, dict) and name not in ("doc", "arguments")]
         known = {name: value for scores in reversed(held) for name, value in scores.items() if not given or name not in REPLY}
         return known | kept | given
-    held = fields.get("metadata")
-    if isinstance(held, dict) and {"correct_choice", "choices", "correct_answer"} & set(held):
-        return held | {name: value for name, value in fields.items() if name != "metadata"}
+    metadata = fields.get("metadata")
+    if isinstance(metadata, dict) and {"correct_choice", "choices", "correct_answer"} & set(metadata):
+        return metadata | {name: value for name, value in fields.items() if name != "metadata"}
     return fields
 
 
