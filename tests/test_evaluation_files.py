@@ -318,26 +318,29 @@ def test_usual_names_of_the_reply_win_over_a_label_beside_them(name, tmp_path, s
     assert code == 0 and found["parsers"]["strict"]["tp"] == 0, err
 
 
-def test_answers_that_are_the_labels_in_every_row_are_refused(tmp_path, say):
+def test_labels_beside_another_text_and_a_questions_file_are_no_replies(tmp_path, say):
+    rows = [{"question_id": q["question_id"], "question": q["text"], "answer": q["label"]} for q in QUESTIONS]
+    questions, answers = lines(tmp_path / "q", QUESTIONS), lines(tmp_path / "a", [row | {"caption": "No"} for row in rows])
+    for command in (
+        ("pope", "--questions", questions, "--answers", answers),
+        ("compare", "--a", answers, "--b", answers, "--labels", questions),
+    ):
+        code, found, err = say(*command)
+        assert code == 2 and found is None
+        assert '"answer" is the label in every row; name the field of the reply with --reply, perhaps "caption"' in err
+    assert say("pope", "--questions", questions, "--answers", answers, "--reply", "answer")[0] == 0
+    itself = lines(tmp_path / "i", [row | {"image": f"{k}.jpg"} for k, row in enumerate(rows)])
+    assert say("pope", "--questions", itself, "--answers", itself)[0] == 2
+
+
+def test_a_perfect_model_that_replies_as_the_label_is_spelt_is_scored(tmp_path, say):
     rows = [{"question_id": q["question_id"], "question": q["text"], "answer": q["label"]} for q in QUESTIONS]
     questions = lines(tmp_path / "q", QUESTIONS)
-    for more, hint in (({}, ""), ({"caption": "No"}, ', perhaps "caption"')):
-        answers = lines(tmp_path / "a", [row | more for row in rows])
-        for command in (
-            ("pope", "--questions", questions, "--answers", answers),
-            ("compare", "--a", answers, "--b", answers, "--labels", questions),
-        ):
-            code, found, err = say(*command)
-            assert (
-                code == 2
-                and found is None
-                and f'"answer" is the label in every row; name the field of the reply with --reply{hint}' in err
-            )
-    assert say("pope", "--questions", questions, "--answers", answers, "--reply", "answer")[0] == 0
-    one_wrong = [*rows[:3], rows[3] | {"answer": "yes"}]
-    assert say("pope", "--questions", questions, "--answers", lines(tmp_path / "a", one_wrong))[0] == 0
-    spelt = [row | {"answer": row["answer"].capitalize()} for row in rows]  # as a model writes, and nothing else could be the reply
-    assert say("pope", "--questions", questions, "--answers", lines(tmp_path / "a", spelt))[0] == 0
+    for answers in (rows, [row | {"answer": row["answer"].capitalize()} for row in rows], [*rows[:3], rows[3] | {"answer": "yes"}]):
+        assert say("pope", "--questions", questions, "--answers", lines(tmp_path / "a", answers))[0] == 0
+    official = [{"question": row["question"], "answer": row["answer"]} for row in rows]
+    code, found, err = say("pope", "--questions", questions, "--answers", lines(tmp_path / "a", official), "--by-order")
+    assert code == 0 and found["parsers"]["strict"]["f1"] == 1, err
 
 
 def test_an_empty_reply_is_not_replaced_by_the_label_beside_it(tmp_path, say):

@@ -148,10 +148,19 @@ def replies_of(
     return read
 
 
+PERFECT = 20  # rows that all repeat the label are suspicious from this number on
+
+
 def refuse_labels(pairs: Sequence[Answered], names: Set[str]) -> None:
     """Raises UserError where the answers' "answer" is the label in every row, and another field may be the reply."""
     if names != {"answer"} or not all(pair.answer.name_of(*QUESTION) or unknown_text(pair.answer) for pair in pairs):
         return
+    if not any(unknown_text(pair.answer) for pair in pairs):
+        # Nothing else can be the reply. A perfect model is possible; the questions' file itself, or all of a large one, is not.
+        bare = all(set(pair.answer.fields) <= {*QUESTION, *QUESTION_ID, "answer"} for pair in pairs)
+        itself = all(pair.answer.where == pair.question.where for pair in pairs)
+        if not itself and (bare or len(pairs) < PERFECT):
+            return
     folded = any(unknown_text(pair.answer) for pair in pairs)
     for pair in pairs:
         label, reply = pair.question.optional(*LABEL) or "", pair.reply
