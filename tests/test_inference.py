@@ -8,7 +8,7 @@ import torch
 from conftest import tiny_qwen, tiny_vlm
 
 from hkd_core.common.errors import UserError
-from hkd_core.hkd.mapping_shift import average, content_kinds, fit_prior, shifted
+from hkd_core.hkd.mapping_shift import average, content_classes, fit_prior, shifted
 from hkd_core.inference import Features, contrastive, generate, generation, score_choices, shared_prefix, with_ids
 from hkd_core.inference.contrast import hallucination_score, isolate, least, mixture, plausible, purify
 from hkd_core.inference.distortion import blur, distortion
@@ -353,10 +353,10 @@ def test_the_prior_is_fitted_only_where_it_helps():
     assert np.mean(fixed == right) > np.mean(tilted.argmax(1) == right)
 
 
-def test_content_kinds_name_what_recurs(examples):
+def test_content_classes_name_what_recurs(examples):
     detection = next(r for r in examples if r["task"] == "task1")
-    assert sorted(content_kinds(detection, WORDING)) == [0, 0, 0, 1]
-    assert content_kinds(next(r for r in examples if r["task"] == "task2"), WORDING) == [0, 1, 2, 3]
+    assert sorted(content_classes(detection, WORDING)) == [0, 0, 0, 1]
+    assert content_classes(next(r for r in examples if r["task"] == "task2"), WORDING) == [0, 1, 2, 3]
 
 
 def test_a_picture_read_once_for_all_its_questions_gives_what_each_question_gives_alone(vlm, examples, pictures):

@@ -11,7 +11,7 @@ from hkd_core.data.wording import Wording
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation import suite
 from hkd_core.hkd import MappingShift
-from hkd_core.hkd.mapping_shift import Prior, content_kinds, limits, shifted
+from hkd_core.hkd.mapping_shift import Prior, content_classes, limits, shifted
 from hkd_core.inference.scoring import answer_logits, score_choices
 from hkd_core.models.vlm import encode_all
 from hkd_core.world.facts import Fact, question
@@ -60,7 +60,7 @@ def test_a_tasks_answer_is_the_best_of_the_mean_over_rotations_minus_the_fitted_
     fitted = suite.prior_of(vlm, val, val.examples, suite.shifted_scores(vlm, val, val.examples))
     assert np.array(fitted.logp) == pytest.approx(prior, abs=1e-3)
     scores = [by_hand(vlm, row, test.features[row["image_id"]]) for row in test.examples]
-    removed = [s - fitted.strength * prior[content_kinds(row, WORDING)] for s, row in zip(scores, test.examples, strict=True)]
+    removed = [s - fitted.strength * prior[content_classes(row, WORDING)] for s, row in zip(scores, test.examples, strict=True)]
     assert found == [row["choices"][int(np.argmax(s))] for row, s in zip(test.examples, removed, strict=True)]
     assert suite.shifted_scores(vlm, test, test.examples) == pytest.approx(np.array(scores), abs=1e-3)
 

@@ -36,16 +36,16 @@ class Strict(BaseModel):
         return self
 
 
-Kind = TypeVar("Kind", bound=Strict)
+Section = TypeVar("Section", bound=Strict)
 
 
-def build(kind: type[Kind], values: Any, where: str) -> Kind:
-    """A `kind` from plain values. Raises UserError that begins with `where` and names the first wrong key, unknown keys first."""
+def build(section: type[Section], values: Any, where: str) -> Section:
+    """A `section` from plain values. Raises UserError that begins with `where` and names the first wrong key, unknown keys first."""
     try:
-        return kind.model_validate(plain(values, where))
+        return section.model_validate(plain(values, where))
     except ValidationError as error:
         found = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
-        raise UserError(where + _line(kind, found[0])) from None
+        raise UserError(where + _line(section, found[0])) from None
 
 
 def plain(value: Any, where: str, depth: int = 0) -> Any:
@@ -65,7 +65,7 @@ def plain(value: Any, where: str, depth: int = 0) -> Any:
     return {key: plain(one, f"{where}{_name(key)}.", depth + 1) for key, one in value.items()}
 
 
-def _line(kind: type[Strict], error: Any) -> str:
+def _line(section: type[Strict], error: Any) -> str:
     """One of pydantic's errors as `key: expected ..., got ...`."""
     place = error["loc"]
     if error["type"] == "missing" and isinstance(place[-1], int):  # too short a list: say so of the list
@@ -74,11 +74,11 @@ def _line(kind: type[Strict], error: Any) -> str:
     if error["type"] == "value_error":
         return ".".join(filter(None, [path, str(error["ctx"]["error"])]))
     if error["type"] == "extra_forbidden":
-        owner: Any = kind
+        owner: Any = section
         for step in place[:-1]:
             owner = _inner(owner, step)
         return f"{path}: unknown key; expected one of {', '.join(owner.model_fields)}"
-    owner, expected = kind, "keys and values"
+    owner, expected = section, "keys and values"
     for step in place:
         at_field = isinstance(owner, type) and issubclass(owner, Strict)
         expected = expected_of(owner, step) if at_field else words(_inner(owner, step))
@@ -105,10 +105,10 @@ def _inner(hint: Any, step: int | str) -> Any:
     )
 
 
-def expected_of(kind: type[Strict], name: str) -> str:
+def expected_of(section: type[Strict], name: str) -> str:
     """What a setting's value must be, in words: its own, or its type's."""
-    about: Any = kind.model_fields[name].json_schema_extra or {}
-    return about.get("expected") or words(kind.__annotations__[name])
+    about: Any = section.model_fields[name].json_schema_extra or {}
+    return about.get("expected") or words(section.__annotations__[name])
 
 
 def words(hint: Any) -> str:

@@ -30,7 +30,7 @@ class Wording:
         """The prompt that asks for the opposite of a yes/no example, so that the right answer flips, or None if there is none."""
         return None
 
-    def content_kinds(self, options: Sequence[str]) -> list[int]:
+    def content_classes(self, options: Sequence[str]) -> list[int]:
         """A class for each option, by its content where the dataset's contents recur; here: by its place."""
         return list(range(len(options)))
 

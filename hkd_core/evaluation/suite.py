@@ -16,7 +16,7 @@ from hkd_core.common.margins import best_shift
 from hkd_core.data.wording import Wording
 from hkd_core.evaluation.registry import BENCHMARKS, tasks_of
 from hkd_core.hkd import mapping_shift
-from hkd_core.hkd.mapping_shift import Prior, content_kinds, fit_prior, shifted
+from hkd_core.hkd.mapping_shift import Prior, content_classes, fit_prior, shifted
 from hkd_core.inference.contrast import isolate, purify
 from hkd_core.inference.generation import contrastive, generate
 from hkd_core.inference.scoring import answer_logits, choice_tokens, prior_logits, score_choices
@@ -94,11 +94,11 @@ class Settings:
         """found: what 07_self_evolution wrote into its metrics; more: the other fields."""
         return cls(
             alpha=found["alpha"],
-            cutoff=found["beta"],
+            cutoff=found["cutoff"],
             text_alpha=found["text_alpha"],
-            text_cutoff=found["text_contrast_beta"],
+            text_cutoff=found["text_contrast_cutoff"],
             gamma=found["text_gamma"],
-            asked_cutoff=found["text_beta"],
+            asked_cutoff=found["text_cutoff"],
             shift=found["text_shift"],
             **more,
         )
@@ -280,7 +280,7 @@ def task_answers(
             prior = prior_of(vlm, val, held, scores_val["msi"])
             scores["msi"] = shifted_scores(vlm, test, rows)
             for part, several in ((held, scores_val), (rows, scores)):
-                kinds = [content_kinds(row, val.wording) for row in part]
+                kinds = [content_classes(row, val.wording) for row in part]
                 several["msi"] = np.stack([prior.remove(row, kind) for row, kind in zip(several["msi"], kinds, strict=True)])
         for part, several in ((rows, scores), (on_validation(held), scores_val)):
             for decoding, values in several.items():
@@ -301,7 +301,7 @@ def shifted_scores(vlm: VLM, split: Split, rows: Sequence[dict], view: str = "cl
 
 def prior_of(vlm: VLM, val: Split, held: Sequence[dict], scores: np.ndarray) -> Prior:
     """The content-free prior (validation's examples asked without an image), its strength fitted on validation's labels."""
-    kinds, right = [content_kinds(row, val.wording) for row in held], [row["choices"].index(row["answer"]) for row in held]
+    kinds, right = [content_classes(row, val.wording) for row in held], [row["choices"].index(row["answer"]) for row in held]
     return fit_prior(list(shifted_scores(vlm, val, held, "no_picture")), list(scores), kinds, right)
 
 

@@ -41,9 +41,9 @@ def shifted(example: dict, wording: Wording) -> list[tuple[dict, list[int]]]:
     return [same] if opposite is None else [same, (example | {"prompt": opposite}, [1, 0])]
 
 
-def content_kinds(example: dict, wording: Wording) -> list[int]:
-    """A class for each choice, by its content where contents recur, else by its place (see `Wording.content_kinds`)."""
-    return wording.content_kinds(options_of(example) or example["choices"])
+def content_classes(example: dict, wording: Wording) -> list[int]:
+    """A class for each choice, by its content where contents recur, else by its place (see `Wording.content_classes`)."""
+    return wording.content_classes(options_of(example) or example["choices"])
 
 
 def average(variants: Sequence[tuple[dict, list[int]]], scores: Sequence[Sequence[float]]) -> np.ndarray:
@@ -152,7 +152,7 @@ class MappingShift:
             groups.setdefault(tuple(row["choices"]), []).append(i)
         priors = {}
         for choices, members in groups.items():
-            kinds = [content_kinds(examples[i], wording) for i in members]
+            kinds = [content_classes(examples[i], wording) for i in members]
             right = [choices.index(examples[i]["answer"]) for i in members]
             priors[choices] = fit_prior([free[i] for i in members], [scores[i] for i in members], kinds, right)
         return cls(vlm, wording, priors, missing)
@@ -163,7 +163,7 @@ class MappingShift:
             return []
         found = shifted_scores(self.vlm, examples, encode_examples(self.vlm, examples), self.wording)
         priors = [self.priors.get(tuple(row["choices"]), Prior((), 0.0)) for row in examples]
-        kinds = [content_kinds(row, self.wording) for row in examples]
+        kinds = [content_classes(row, self.wording) for row in examples]
         return [prior.remove(row, kind) for prior, row, kind in zip(priors, found, kinds, strict=True)]
 
     def answer(self, examples: Sequence[dict]) -> list[str]:

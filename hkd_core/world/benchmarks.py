@@ -24,11 +24,11 @@ def without_label(row: dict) -> dict:
     return row | {"answer": "", "meta": kept}
 
 
-def pope_examples(scenes: Sequence[Scene], kind: str, seed: int) -> list[dict]:
-    """POPE's questions of one kind (random, popular, adversarial), by the published rules (arXiv 2305.10355)."""
+def pope_examples(scenes: Sequence[Scene], split: str, seed: int) -> list[dict]:
+    """POPE's questions of one split (random, popular, adversarial), by the published rules (arXiv 2305.10355)."""
     by_id = {scene.image_id: scene for scene in scenes}
-    questions = build_questions([{"image": name, "objects": scene.names} for name, scene in by_id.items()], kind, seed=seed)
-    return [yes_no(by_id[q["image"]], Fact("presence", q["object"]), task=f"pope_{kind}") for q in questions]
+    questions = build_questions([{"image": name, "objects": scene.names} for name, scene in by_id.items()], split, seed=seed)
+    return [yes_no(by_id[q["image"]], Fact("presence", q["object"]), task=f"pope_{split}") for q in questions]
 
 
 def caption_and_mme_examples(scenes: Sequence[Scene], split: str, seed: int) -> list[dict]:

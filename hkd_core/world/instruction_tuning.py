@@ -23,10 +23,10 @@ def instructions(scene: Scene, rng: random.Random, bias: Bias | None) -> Iterato
     others = full_conversation(scene, rng)
     # Benchmarks ask one question about a picture, so every kind must come first often enough.
     while True:
-        kind = rng.random()
-        if kind < 0.5:
+        draw = rng.random()
+        if draw < 0.5:
             yield exercise(presence(scene, rng, bias))
-        elif kind < 0.62:
+        elif draw < 0.62:
             yield exercise(description(scene, rng, bias))
         else:
             yield next(others)

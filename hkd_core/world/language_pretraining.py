@@ -154,15 +154,15 @@ def full_conversation(scene: Scene, rng: random.Random) -> Iterator[Exercise | N
         yield claim_exercise(scene, hidden, rng)
     short = short_exercises(scene, hidden, rng)
     while True:
-        kind = rng.random()
-        if kind < 0.2:
+        draw = rng.random()
+        if draw < 0.2:
             yield next(short)
-        elif kind < 0.4:
+        elif draw < 0.4:
             yield claim_exercise(scene, hidden, rng)
-        elif kind < 0.5:
+        elif draw < 0.5:
             row = task1(scene, rng)
             yield row and (words_of(row["prompt"]), [row["answer"]])
-        elif kind < 0.7:
+        elif draw < 0.7:
             yield option_exercise(scene, rng)
         else:
             yield question_exercise(scene, rng)

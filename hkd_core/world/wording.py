@@ -24,13 +24,13 @@ class WorldWording(Wording):
             return None
         return question(Fact(**facts[0]), negated=not negated)
 
-    def content_kinds(self, options: Sequence[str]) -> list[int]:
+    def content_classes(self, options: Sequence[str]) -> list[int]:
         """Verdicts by their word, "no hallucination" apart from the phrases, everything else by its place."""
         if set(options) == set(VERDICTS):
             return [VERDICTS.index(option) for option in options]
         if FAITHFUL in options:
             return [int(option == FAITHFUL) for option in options]
-        return super().content_kinds(options)
+        return super().content_classes(options)
 
 
 WORDING = WorldWording()
