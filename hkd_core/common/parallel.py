@@ -8,7 +8,7 @@ from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from torch import Tensor
 
-from hkd_core.common import precision, progress
+from hkd_core.common import orphans, precision, progress
 from hkd_core.common.errors import UserError
 
 
@@ -41,7 +41,8 @@ def side_by_side(jobs: Sequence[Callable[[], object]]) -> list:
             torch.set_rng_state(state)
     setting = precision.precision_setting()
     tasks = [delayed(begun_in_process)(state, job, place, setting) for place, job in enumerate(jobs)]
-    with parallel_config(backend="loky", inner_max_num_threads=threads // workers), progress.lines_of_jobs(len(jobs)):
+    backend = {"inner_max_num_threads": threads // workers, "initializer": orphans.end_with, "initargs": (os.getpid(),)}
+    with parallel_config(backend="loky", **backend), progress.lines_of_jobs(len(jobs)):
         try:
             return Parallel(n_jobs=workers)(tasks)
         except TerminatedWorkerError as error:
