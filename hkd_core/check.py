@@ -1,6 +1,6 @@
 """Before anything runs: are the settings right, is what the study needs here, and can its results be written?
 
-`python -m hkd_core.check` is the pipeline's first command; each thing amiss is one line, and the exit status is 1.
+`python -m hkd_core.check` is the pipeline's first command; each thing amiss is one line, and the exit status is 2.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from hkd_core.common.command import ended
 from hkd_core.common.errors import UserError
 from hkd_core.common.root import find_root
 
@@ -64,12 +65,7 @@ def check(root: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     argparse.ArgumentParser(prog="python -m hkd_core.check", description=__doc__.splitlines()[0]).parse_args(arguments)
-    try:
-        check(find_root())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return ended(lambda: check(find_root()))
 
 
 if __name__ == "__main__":

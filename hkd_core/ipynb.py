@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from hkd_core.common.command import one_line
 from hkd_core.common.errors import UserError
 
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
@@ -16,18 +17,42 @@ def read(path: Path) -> dict:
     """
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        for cell in notebook["cells"]:
-            cell["source"] = joined(cell["source"])
-            _ = cell["metadata"].get("tags"), cell["cell_type"]
-        if notebook["nbformat"] != 4:
+        if not isinstance(notebook, dict):
+            raise ValueError(f"expected a JSON object, got {type(notebook).__name__}")
+        if notebook["nbformat"] != 4 or not isinstance(notebook["nbformat_minor"], int):
             raise ValueError(f"expected nbformat 4, got {notebook['nbformat']}")
+        for number, cell in enumerate(notebook["cells"]):
+            try:
+                check_cell(cell)
+            except KeyError as error:
+                raise ValueError(f"cell {number} lacks {error}") from error
+            except (ValueError, TypeError, AttributeError) as error:
+                raise ValueError(f"cell {number}: {error}") from error
+        json.dumps(notebook, ensure_ascii=False).encode()  # half a surrogate pair cannot be written again
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except KeyError as error:
         raise UserError(f"{path}: not a notebook: it lacks {error}") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a notebook: {error}") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: not a notebook: {one_line(str(error))[:200]}") from error
     return notebook
+
+
+def check_cell(cell: dict) -> None:
+    """Join its texts. Raises KeyError, TypeError, AttributeError or ValueError for one that nbformat would refuse."""
+    cell["source"] = joined(cell["source"])
+    _ = " ".join(cell["metadata"].get("tags", []))  # a list of texts
+    if cell["cell_type"] not in ("code", "markdown", "raw"):
+        raise ValueError(f"cell_type: expected code, markdown or raw, got {cell['cell_type']}")
+    outputs = cell["outputs"] if cell["cell_type"] == "code" else cell.get("outputs", [])
+    if not isinstance(outputs, list):
+        raise TypeError("outputs: expected a list")
+    for output in outputs:
+        if output["output_type"] == "stream" or "text" in output:
+            output["text"] = joined(output["text"])
+        data = output.get("data", {})
+        for kind, value in data.items():
+            data[kind] = joined(value) if kind.startswith("text/") else value
 
 
 def joined(text: str | list[str]) -> str:
@@ -86,10 +111,10 @@ def scrubbed(notebook: dict) -> dict:
                 continue
             for kind, value in data.items():
                 if kind.startswith("text/"):
-                    data[kind] = ADDRESS.sub("at 0x0", joined(value))
+                    data[kind] = ADDRESS.sub("at 0x0", value)
             # Where one piece of printed text ends and the next begins is chance.
             if output["output_type"] == "stream" and kept and kept[-1]["output_type"] == "stream":
-                kept[-1]["text"] += joined(output["text"])
+                kept[-1]["text"] += output["text"]
             else:
                 kept.append(output)
         for output in kept:

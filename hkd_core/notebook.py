@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hkd_core.common import progress
+from hkd_core.common.command import ended
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import write_text
 from hkd_core.common.folders import load_folders
@@ -29,7 +30,12 @@ from hkd_core.common.root import find_root
 from hkd_core.ipynb import cleaned, code_cells, read, scrubbed, text_of
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+LONGEST = 10_000  # characters of a parameter
 MAGIC = re.compile(r"\s*[%!?]|\s*[\w, ]+=\s*[%!]|.*\?\s*$")
+
+
+class FailedCell(UserError):
+    """A cell that failed. Its text is some lines: where, what, and the frames that lead there."""
 
 
 def parameters_of(notebook: dict, name: str) -> dict[str, Any]:
@@ -57,7 +63,8 @@ def parse_value(text: str) -> Any:
     for parse in (json.loads, ast.literal_eval):
         try:
             value = parse(text)
-        except (ValueError, SyntaxError):
+            json.dumps(value, ensure_ascii=False).encode()  # what cannot be written is no value
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # an unhashable key, brackets without end
             continue
         if value is None or isinstance(value, bool | int | float | str | list | dict):
             return value
@@ -69,10 +76,13 @@ def parse_value(text: str) -> Any:
 def parse_parameters(pairs: list[str], known: dict[str, Any], name: str) -> dict[str, Any]:
     """key=value pairs, and group.key=value for a parameter that is a dict.
 
-    Raises UserError for what has no "=", for a name that is not in `known` and for a dict given as something else.
+    Raises UserError for what has no "=", for a name that is not in `known`, for a dict given as something else, and for text that
+    cannot be printed.
     """
     found: dict[str, Any] = {}
     for pair in pairs:
+        if not pair.isprintable() or len(pair) > LONGEST:
+            raise UserError(f"-p: expected printable text of at most {LONGEST} characters, got {pair[:40]!r}")
         path, equals, text = pair.partition("=")
         group, dot, key = path.partition(".")
         if not equals or not group or (dot and not key):
@@ -189,7 +199,7 @@ def run(name: str, pairs: list[str], output: Path | None = None) -> None:
                 stderr_file=sys.stderr,
             )
     except PapermillExecutionError as error:
-        raise UserError(explain(error, name, so_far)) from error
+        raise FailedCell(explain(error, name, so_far)) from error
     except OSError as error:
         raise UserError(f"{error.filename or kept}: cannot be written: {error.strerror or error}") from error
     except RuntimeError as error:
@@ -264,12 +274,11 @@ def without_magics(code: str) -> str:
 
 def chosen(folder: Path, names: list[str]) -> list[Path]:
     """The named notebooks, or all of them. Raises UserError for one that is not there."""
-    there = sorted(folder.glob("*.ipynb"))
-    paths = [folder / f"{name}.ipynb" for name in names] if names else there
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"notebooks/{path.name}: no such notebook; there are {', '.join(p.stem for p in there) or 'none'}")
-    return paths
+    there = {path.stem: path for path in sorted(folder.glob("*.ipynb")) if path.is_file()}
+    for name in names:
+        if name not in there:
+            raise UserError(f"notebooks/{name}.ipynb: no such notebook; there are {', '.join(there) or 'none'}")
+    return [there[name] for name in names or there]
 
 
 def notebook_name(text: str) -> str:
@@ -293,17 +302,21 @@ def main(arguments: list[str] | None = None) -> int:
     sub.add_argument("names", nargs="*", type=notebook_name, help="all notebooks if none is named")
     sub.add_argument("--to", type=Path, help="another folder than build/code")
     options = parser.parse_args(arguments)
-    try:
-        if options.command == "run":
+
+    def run_and_report() -> int:
+        try:
             run(options.name, options.parameter, options.output)
-        elif options.command == "clean":
-            return clean(options.names, check=options.check)
-        else:
-            extract(options.names, options.to)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        except FailedCell as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        return 0
+
+    work = {
+        "run": run_and_report,
+        "clean": lambda: clean(options.names, check=options.check),
+        "extract": lambda: extract(options.names, options.to),
+    }
+    return ended(work[options.command])
 
 
 if __name__ == "__main__":

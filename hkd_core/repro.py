@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 
+from hkd_core.common.command import ended
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import read_text, write_text
 from hkd_core.common.params import read_params
@@ -48,13 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("profile", help="for instance smoke")
     parser.add_argument("targets", nargs=argparse.REMAINDER, help="what `dvc repro` takes: stages, options; all if none")
     options = parser.parse_args(arguments)
-    try:
-        return repro(options.profile, options.targets)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return ended(lambda: repro(options.profile, options.targets))
 
 
 if __name__ == "__main__":

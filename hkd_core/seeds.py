@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hkd_core.common.command import ended
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import fingerprint, read_text, write_bytes, write_text
 from hkd_core.common.params import chosen_profile
@@ -88,14 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("seeds", nargs="+", type=int, metavar="SEED", help="for instance 0 1 2")
     options = parser.parse_args(arguments)
-    try:
-        run(options.part, options.seeds)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return ended(lambda: run(options.part, options.seeds))
 
 
 if __name__ == "__main__":

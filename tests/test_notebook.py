@@ -181,6 +181,12 @@ def test_keys_of_overrides_come_one_by_one_or_together():
         ("overrides=1", "expected overrides.key=value"),
         ("overrides.=1", "expected key=value"),
         ("overrides={steps:1}", "not JSON; quote it"),
+        ("overrides={[]: 1}", "not JSON; quote it"),
+        ("overrides.steps={{}: 1}", "not JSON; quote it"),
+        ("seed=" + "[" * 3000, "not JSON; quote it"),
+        ("seed=" + "[" * 20_000, "-p: expected printable text of at most 10000 characters, got 'seed=\\["),
+        ("seed=\ud800", "-p: expected printable text"),
+        ("seed=\n", "-p: expected printable text"),
     ],
 )
 def test_what_is_no_parameter_is_refused(pair, message):
@@ -237,22 +243,46 @@ def test_cleaning_strips_what_a_run_leaves_once_and_check_only_tells(project):
 def test_a_notebook_that_is_not_there_is_named_with_those_that_are(project):
     project()
     done = command("extract", "two")
-    assert done.returncode == 1 and done.stderr == "error: notebooks/two.ipynb: no such notebook; there are one\n"
+    assert done.returncode == 2 and done.stderr == "error: notebooks/two.ipynb: no such notebook; there are one\n"
 
 
-NOT_NOTEBOOKS = ["", "[]", '{"cells": {}}', '{"cells": [1]}', '{"cells": [], "nbformat": 3}', "\xff"]
+def with_cell(cell):
+    return '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [' + cell + "]}"
 
 
-@pytest.mark.parametrize("content", NOT_NOTEBOOKS)
-def test_what_is_not_a_notebook_is_one_line(project, content):
+NOT_NOTEBOOKS = {
+    "": "Expecting value: line 1 column 1 (char 0)",
+    "[]": "expected a JSON object, got list",
+    "null": "expected a JSON object, got NoneType",
+    '{"cells": []}': "it lacks 'nbformat'",
+    '{"cells": [], "nbformat": 3, "nbformat_minor": 5}': "expected nbformat 4, got 3",
+    '{"cells": [], "nbformat": 4}': "it lacks 'nbformat_minor'",
+    '{"cells": {"a": 1}, "nbformat": 4, "nbformat_minor": 5}': "cell 0: ",
+    with_cell("1"): "cell 0: ",
+    with_cell('{"cell_type": "code", "source": "", "metadata": {}}'): "cell 0 lacks 'outputs'",
+    with_cell('{"cell_type": "other", "source": "", "metadata": {}}'): "cell 0: cell_type: expected code, markdown or raw, got other",
+    with_cell('{"cell_type": "code", "source": 7, "metadata": {}, "outputs": []}'): "cell 0: ",
+    with_cell('{"cell_type": "code", "source": "", "metadata": null, "outputs": []}'): "cell 0: ",
+    with_cell('{"cell_type": "code", "source": "", "metadata": {"tags": 7}, "outputs": []}'): "cell 0: ",
+    with_cell('{"cell_type": "code", "source": "", "metadata": {}, "outputs": {}}'): "cell 0: outputs: expected a list",
+    with_cell('{"cell_type": "code", "source": "", "metadata": {}, "outputs": [{"output_type": "stream"}]}'): "cell 0 lacks 'text'",
+    with_cell('{"cell_type": "code", "source": "\\ud800", "metadata": {}, "outputs": []}'): "'utf-8' codec can't encode",
+    "[" * 100_000: "maximum recursion depth exceeded",
+    '{"nbformat": ' + "4" * 5000 + "}": "Exceeds the limit (4300 digits)",
+    "\xff": "'utf-8' codec can't decode byte 0xff",
+}
+
+
+@pytest.mark.parametrize(("content", "message"), NOT_NOTEBOOKS.items(), ids=range(len(NOT_NOTEBOOKS)))
+def test_what_is_not_a_notebook_is_one_line(project, content, message):
     path = project() / "notebooks" / "one.ipynb"
     path.write_text(content, encoding="latin-1")
-    with pytest.raises(UserError, match=r"one.ipynb: not a notebook: .") as caught:
+    with pytest.raises(UserError) as caught:
         notebook.read(path)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: not a notebook: {message}") and "\n" not in str(caught.value)
 
 
 def test_outside_a_project_that_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = command("extract")
-    assert done.returncode == 1 and "no dvc.yaml here or above" in done.stderr
+    assert done.returncode == 2 and "no dvc.yaml here or above" in done.stderr

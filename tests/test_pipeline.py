@@ -138,7 +138,7 @@ def test_what_is_amiss_before_a_run_is_one_line(tmp_path):
         (lambda text: text.replace("seed: 0", "seed: x"), "seed: expected a whole number"),
     ):
         done = checked(change)
-        assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_the_makefile_runs_no_command_that_a_folders_name_holds(tmp_path):

@@ -67,11 +67,11 @@ def test_seeds_refuse_what_is_not_committed_and_name_the_seed_that_failed(projec
     params = project / "params.yaml"
     params.write_text(params.read_text() + "# more\n")
     done = seeds_of(project, 1)
-    assert done.returncode == 1 and done.stderr == "error: params.yaml: not committed; every seed runs what is committed\n"
+    assert done.returncode == 2 and done.stderr == "error: params.yaml: not committed; every seed runs what is committed\n"
     (project / "dvc.yaml").write_text(STAGE.replace("mkdir", "false && mkdir"))
     committed(project, "break")
     done = seeds_of(project, 1)
-    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: seed 1: stopped, see above")
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: seed 1: stopped, see above")
 
 
 def test_the_interval_over_seeds_is_students():

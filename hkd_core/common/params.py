@@ -6,8 +6,6 @@ mistyped key, a value out of range and settings that contradict each other are o
 """
 
 import argparse
-import os
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from hkd_core.common.command import ended, write
 from hkd_core.common.errors import UserError
 from hkd_core.common.root import find_root
 from hkd_core.common.settings import STAGES, File, Profile
@@ -129,15 +128,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", help="a profile of params.yaml; by default the one it chooses")
     parser.add_argument("--stage", help=f"only this section: {', '.join(STAGES)}")
     options = parser.parse_args(arguments)
-    try:
-        for stage in [options.stage] if options.stage else STAGES:
+
+    def explain() -> None:
+        for stage in STAGES if options.stage is None else [options.stage]:
             section = load_params(stage, profile=options.profile)
-            print(*textwrap.wrap(f"{stage}: {section.__doc__}", 80), *explained(section), "", sep="\n")
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader, `head` for instance, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+            write("\n".join([*textwrap.wrap(f"{stage}: {section.__doc__}", 80), *explained(section), ""]))
+
+    return ended(explain)
 

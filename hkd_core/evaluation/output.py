@@ -1,15 +1,12 @@
 """What the evaluation's commands print: JSON or a table, and a CSV file with one row an item."""
 
-import contextlib
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from hkd_core.common.command import CLOSED, complain, one_line, write
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import write_csv
-
-CLOSED = "standard output is closed: nothing can be printed"
 
 
 def show(result: Mapping, form: str | None) -> None:
@@ -23,39 +20,9 @@ def show(result: Mapping, form: str | None) -> None:
         write(json.dumps(result, indent=2, ensure_ascii=plain))
 
 
-def write(text: str) -> None:
-    """Print, also what the terminal's encoding lacks. Raises UserError for a full disk; a closed pipe ends in quiet."""
-    if sys.stdout is None:
-        raise UserError(CLOSED)
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        hush()
-    except OSError as error:
-        hush()
-        raise UserError(f"standard output: cannot be written: {error.strerror or error}") from error
-
-
-def hush() -> None:
-    """Send what is left of standard output nowhere, so that Python does not fail on it again at exit."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def complain(message: str) -> None:
-    """One line on stderr, if there is one."""
-    if sys.stderr is not None:
-        print(one_line(message), file=sys.stderr)
-
-
 def warn(message: str) -> None:
     complain(f"warning: {message}")
 
-
-def one_line(text: str) -> str:
-    return " ".join(text.split("\n")).replace("\r", " ").encode("utf-8", "backslashreplace").decode()
 
 
 def write_items(path: str, rows: Sequence[Mapping]) -> None:
