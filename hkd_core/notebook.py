@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hkd_core.check import check_room
 from hkd_core.common import progress
 from hkd_core.common.command import ended
 from hkd_core.common.errors import UserError
@@ -171,6 +172,8 @@ def run(name: str, pairs: list[str], output: Path | None = None) -> None:
     target = output or load_folders().notebooks / f"{name}.ipynb"
     kept = root / "build" / "failed" / f"{target.stem}.ipynb"
     so_far = f"as far as it came: {kept.relative_to(root)}"
+    if "DVC_STAGE" in os.environ:
+        check_room(root, os.environ["DVC_STAGE"])
     try:
         import papermill
         from papermill.exceptions import PapermillExecutionError

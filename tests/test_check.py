@@ -41,6 +41,17 @@ def test_too_little_space_is_said_before_the_disk_is_full(monkeypatch):
         check.check(find_root())
 
 
+def test_a_stage_does_not_begin_where_its_outputs_and_their_copy_in_the_cache_do_not_fit(monkeypatch, tmp_path):
+    (tmp_path / "dvc.lock").write_text("stages: {data@laptop: {outs: [{path: a, size: 104857600}, {path: b, size: 1048576}]}}")
+    message = "120 MiB free on this disk; stage data@laptop needs 252, of which DVC's cache takes 101"
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 120 * 2**20))
+    with pytest.raises(UserError, match=message):
+        check.check_room(tmp_path, "data@laptop")
+    check.check_room(tmp_path, "figures@laptop")  # it never ran here
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 252 * 2**20))
+    check.check_room(tmp_path, "data@laptop")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
