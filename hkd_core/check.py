@@ -40,7 +40,6 @@ PACKAGES = (
     "PIL",
 )
 FOLDERS = ("build", "data", "models", "reports")
-SLACK = 50  # MiB beside what a stage writes: temporary files, executed notebooks that failed
 SPACE = 3  # GiB that a whole run of the laptop profile may write, DVC's cache included
 
 
@@ -61,24 +60,6 @@ def check(root: Path) -> None:
     free = shutil.disk_usage(root).free / 2**30
     if free < SPACE:
         raise UserError(f"{root}: {free:.1f} GiB free on this disk; the study needs {SPACE}")
-
-
-def check_room(root: Path, stage: str) -> None:
-    """Is there room for what a stage writes, and for the copy that DVC's cache keeps? By the sizes of its last run in dvc.lock.
-
-    stage: as dvc.lock names it, for instance data@laptop. One that never ran here is not checked.
-    Raises UserError with what is there and what is needed.
-    """
-    import yaml
-
-    lock = root / "dvc.lock"
-    known = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.is_file() else {}
-    needed = 2 * sum(out.get("size", 0) for out in known.get(stage, {}).get("outs", [])) / 2**20
-    free = shutil.disk_usage(root).free / 2**20
-    if free < needed + SLACK:
-        raise UserError(
-            f"{root}: {free:.0f} MiB free on this disk; stage {stage} needs {needed + SLACK:.0f}, of which DVC's cache takes {needed / 2:.0f}"
-        )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -21,14 +21,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hkd_core.check import check_room
 from hkd_core.common import progress
 from hkd_core.common.command import ended
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import write_text
-from hkd_core.common.folders import load_folders
+from hkd_core.common.folders import CHECKPOINTS, load_folders
 from hkd_core.common.root import find_root
 from hkd_core.ipynb import cleaned, code_cells, read, scrubbed, text_of
+from hkd_core.stage import check_room, checkpoints_of
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 LONGEST = 10_000  # characters of a parameter
@@ -172,8 +172,6 @@ def run(name: str, pairs: list[str], output: Path | None = None) -> None:
     target = output or load_folders().notebooks / f"{name}.ipynb"
     kept = root / "build" / "failed" / f"{target.stem}.ipynb"
     so_far = f"as far as it came: {kept.relative_to(root)}"
-    if "DVC_STAGE" in os.environ:
-        check_room(root, os.environ["DVC_STAGE"])
     try:
         import papermill
         from papermill.exceptions import PapermillExecutionError
@@ -215,6 +213,18 @@ def run(name: str, pairs: list[str], output: Path | None = None) -> None:
         raise UserError(f"notebooks/{name}.ipynb: left by sys.exit before its last cell ({so_far})")
     write_text(target, text_of(scrubbed(notebook)))
     kept.unlink(missing_ok=True)
+
+
+def run_stage(name: str, pairs: list[str], output: Path | None) -> None:
+    """`run`; for a stage of the pipeline with checkpoints, and only where its outputs fit on the disk."""
+    stage = os.environ.get("DVC_STAGE")
+    if stage is None:
+        return run(name, pairs, output)
+    root = find_root()
+    check_room(root, stage)
+    with checkpoints_of(root, stage, pairs) as folder:
+        os.environ[CHECKPOINTS] = str(folder)  # the kernel inherits it
+        run(name, pairs, output)
 
 
 def explain(error: Any, name: str, so_far: str) -> str:
@@ -308,7 +318,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def run_and_report() -> int:
         try:
-            run(options.name, options.parameter, options.output)
+            run_stage(options.name, options.parameter, options.output)
         except FailedCell as error:
             print(f"error: {error}", file=sys.stderr)
             return 1

@@ -8,7 +8,7 @@ from collections import namedtuple
 
 import pytest
 
-from hkd_core import check
+from hkd_core import check, stage
 from hkd_core.common.errors import UserError
 from hkd_core.common.root import find_root
 
@@ -46,10 +46,10 @@ def test_a_stage_does_not_begin_where_its_outputs_and_their_copy_in_the_cache_do
     message = "120 MiB free on this disk; stage data@laptop needs 252, of which DVC's cache takes 101"
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 120 * 2**20))
     with pytest.raises(UserError, match=message):
-        check.check_room(tmp_path, "data@laptop")
-    check.check_room(tmp_path, "figures@laptop")  # it never ran here
+        stage.check_room(tmp_path, "data@laptop")
+    stage.check_room(tmp_path, "figures@laptop")  # it never ran here
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 252 * 2**20))
-    check.check_room(tmp_path, "data@laptop")
+    stage.check_room(tmp_path, "data@laptop")
 
 
 @pytest.mark.parametrize(

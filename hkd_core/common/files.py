@@ -118,12 +118,17 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
         yield number, value
 
 
+def is_content(path: Path) -> bool:
+    """Not a cache of Python, and not what a write that was killed has left behind."""
+    return not any(part == "__pycache__" or part.startswith(".") for part in path.parts)
+
+
 def fingerprint(*paths: str | Path, **settings: object) -> str:
     """A hash of the files at (or under) `paths` and of settings: equal only if all of them are."""
     found = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for path in map(Path, paths):
         for file in (
-            [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+            [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and is_content(p.relative_to(path)))
         ):
             found.update(f"{file.relative_to(path)}\n".encode())
             found.update(hashlib.sha256(file.read_bytes()).digest())

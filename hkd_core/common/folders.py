@@ -7,6 +7,9 @@ from hkd_core.common.params import chosen_profile
 from hkd_core.common.root import find_root
 
 
+CHECKPOINTS = "HKD_CHECKPOINTS"  # names the folder in which trainings keep checkpoints; without it they keep none
+
+
 @dataclass(frozen=True)
 class Folders:
     """The folders of one profile under the project's root. Nothing is created here."""

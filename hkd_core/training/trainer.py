@@ -22,6 +22,7 @@ from hkd_core.common.precision import fast_dtype
 from hkd_core.common.progress import progress
 from hkd_core.losses import InfiniteDivergence
 from hkd_core.models.vlm import to_device
+from hkd_core.training.checkpoints import Checkpoints
 from hkd_core.training.muon import Muon
 
 COUNTS = ("tokens", "labelled", "examples")  # of a batch: answer tokens, those with a label, examples
@@ -125,7 +126,7 @@ def train(
 
     collate: indices -> batch, a dict with those COUNTS that the objective's terms are divided by. They are summed over all
     micro-batches and processes of a step before anything is divided, so that `accumulate` changes nothing.
-    callback: called with the step's number after every step (snapshots, moving averages).
+    callback: called with the step's number after every step; a training that resumes calls it once, for the last step that was done.
     until: stop before the last step once the logged sum of terms is below this.
     Raises UserError if the loss or its gradient is not finite, naming step and terms, before any weight is touched; the offending
     examples, by place and by id, go to `<log>.bad.json`, or to build/<title>.bad.json without a log.
@@ -149,7 +150,13 @@ def train(
     history: list[dict] = []
     sums: dict[str, float] = {}
     every = max(1, schedule.steps // 50)
-    bar = progress(range(schedule.steps), desc=title, unit="step", disable=not accelerator.is_main_process)
+    about = (schedule, seed, count, lengths)
+    kept = Checkpoints(title, objective, optimizers, *about, active=world == 1)  # shards of many processes are not kept yet
+    begin, before = kept.resume()
+    history, sums = before.get("history", history), before.get("sums", sums)
+    if begin and callback is not None:
+        callback(begin - 1)
+    bar = progress(range(begin, schedule.steps), desc=title, unit="step", disable=not accelerator.is_main_process)
     for step in bar:
         first = step * schedule.accumulate * world
         mine = [batches[first + k * world + rank] for k in range(schedule.accumulate)]
@@ -199,5 +206,7 @@ def train(
             callback(step)
         if (step + 1) % every == 0 and sum(value for name, value in history[-1].items() if name != "step") < until:
             break
+        kept.save(step + 1, {"history": history, "sums": sums})
+    kept.save(schedule.steps, {"history": history, "sums": sums}, last=True)
     objective.eval()
     return history

@@ -1,0 +1,114 @@
+"""Checkpoints of a training that may be killed: written now and then, whole, with a checksum; the last two are kept.
+
+They stand in the folder that HKD_CHECKPOINTS names, outside what DVC deletes. The runner of notebooks sets it for a stage of the pipeline,
+and removes the folder when the stage has ended. Without it nothing is written. A training finds its checkpoint by its title, its
+schedule, its seed and its first weights; that data and code are the same is the runner's to know, which names the folder by them.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import random
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hkd_core.common.command import complain
+from hkd_core.common.errors import UserError
+from hkd_core.common.files import write_bytes
+from hkd_core.common.folders import CHECKPOINTS
+
+SECONDS = 20.0  # between two checkpoints
+KEPT = 2
+
+
+def fingerprint_of(tensors: dict[str, torch.Tensor], *more: object) -> str:
+    """A hash of named tensors, to the bit, and of what else `repr` shows."""
+    found = hashlib.sha256(repr(more).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+class Checkpoints:
+    """Those of one training. objective: its trainable parameters and buffers are kept; optimizers: their states too.
+
+    about: what else tells this training from others of its title. active: False keeps nothing.
+    """
+
+    def __init__(self, title: str, objective: nn.Module, optimizers: Sequence[Any], *about: object, active: bool = True):
+        where = os.environ.get(CHECKPOINTS)
+        self.objective, self.optimizers = objective, optimizers
+        self.folder: Path | None = None
+        self.saved = time.monotonic()
+        if where and active:
+            slug = re.sub("[^a-z0-9]+", "_", title.lower()).strip("_")
+            self.folder = Path(where) / f"{slug}-{fingerprint_of(self.tensors(), title, *about)}"
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What training changes, by name."""
+        found = {name: p for name, p in self.objective.named_parameters() if p.requires_grad}
+        return found | dict(self.objective.named_buffers())
+
+    def files(self) -> list[Path]:
+        """The newest last."""
+        return sorted(self.folder.glob("step-*.pt")) if self.folder else []
+
+    def resume(self) -> tuple[int, dict]:
+        """(steps done, what `save` was given), with weights, optimisers and random numbers as they were then; (0, {}) without one.
+
+        A corrupt checkpoint is named on stderr, and the one before it is used.
+        """
+        for path in reversed(self.files()):
+            try:
+                content = path.read_bytes()
+                if hashlib.sha256(content[32:]).digest() != content[:32]:
+                    raise UserError("its checksum is wrong")
+                state = torch.load(io.BytesIO(content[32:]), weights_only=True)
+            except (OSError, UserError) as error:
+                complain(f"warning: {path}: not used: {error}")
+                continue
+            self._restore(state)
+            return state["step"], state["more"]
+        return 0, {}
+
+    def _restore(self, state: dict) -> None:
+        with torch.no_grad():
+            for name, tensor in self.tensors().items():
+                tensor.copy_(state["tensors"][name])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=False):  # none after the last step
+            optimizer.load_state_dict(saved)
+        torch.set_rng_state(state["torch"])
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda"])
+        version, numbers, gauss = state["python"]
+        random.setstate((version, tuple(numbers), gauss))
+
+    def save(self, step: int, more: dict, *, last: bool = False) -> None:
+        """Keep the state after `step` steps if SECONDS have passed since the last time, or if it is the `last`. more: plain values."""
+        if self.folder is None or not (last or time.monotonic() >= self.saved + SECONDS):
+            return
+        state = {
+            "step": step,
+            "more": more,
+            "tensors": {name: tensor.detach() for name, tensor in self.tensors().items()},
+            "optimizers": [] if last else [optimizer.state_dict() for optimizer in self.optimizers],
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "python": random.getstate(),
+        }
+        file = io.BytesIO()
+        torch.save(state, file)
+        content = file.getvalue()
+        write_bytes(self.folder / f"step-{step:09d}.pt", hashlib.sha256(content).digest() + content)
+        for path in self.files()[: -1 if last else -KEPT]:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+        self.saved = time.monotonic()
