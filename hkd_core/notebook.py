@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ def parse_value(text: str) -> Any:
     """JSON, or Python's spelling of the same (False, None, .5), or else the text itself."""
     for parse in (json.loads, ast.literal_eval):
         try:
-            value = parse(text)
+            with warnings.catch_warnings(action="ignore"):  # Python's parser warns of what is nearly a number
+                value = parse(text)
             json.dumps(value, ensure_ascii=False).encode()  # what cannot be written is no value
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # an unhashable key, brackets without end
             continue

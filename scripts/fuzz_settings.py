@@ -20,7 +20,7 @@ from hkd_core.common import params
 ROOT = Path(__file__).parents[1]
 ODD = [None, True, False, 0, 1, -1, 7, 1.5, -0.0, 1e300, float("inf"), float("nan"), 2**70, "", "no", "large", "狗", "\ud800", "a\nb"]
 ODD += [[], {}, [1], [[1, 2]], {"large": 1}, {1: 2}, {"a": {"b": {"c": {"d": [[[[[1]]]]]}}}}, [None], ["noise", 500], "x" * 500]
-SYNTAX = list("{}[]:,-&*!|>'\"%@`#?\t\n \x00\x85\xa0\ufeff") + ["<<: *a", "&a [*a]", "!!python/name:os.system ", "0x1F", "1_000", "~"]
+SYNTAX = [*"{}[]:,-&*!|>'\"%@`#?\t\n \x00\x85\xa0\ufeff", "<<: *a", "&a [*a]", "!!python/name:os.system ", "0x1F", "1_000", "~"]
 
 
 @cache

@@ -8,6 +8,7 @@ from torch import nn
 
 from hkd_core.common.folders import CHECKPOINTS
 from hkd_core.common.params import chosen_profile
+from hkd_core.common.root import find_root
 from hkd_core.stage import checkpoints_of
 from hkd_core.training import checkpoints
 from hkd_core.training.trainer import LossTerm, Schedule, train
@@ -138,7 +139,7 @@ def project(tmp_path):
     for name in ("hkd_core/a.py", "build/code/05_pyramid.py", "data/smoke/x", "models/smoke/y"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("before")
-    text = open("params.yaml").read().replace(f"profile: {chosen_profile()}", "profile: smoke")
+    text = (find_root() / "params.yaml").read_text().replace(f"profile: {chosen_profile()}", "profile: smoke")
     (tmp_path / "params.yaml").write_text(text)
     return tmp_path
 
