@@ -110,7 +110,8 @@ class PictureFolder:
     def find(self, name: str) -> str | None:
         """The path of the picture inside the folder, or None if it is not there.
 
-        `name` as it is, with an ending, then by the file's name alone where only one file has it, then by COCO's number.
+        `name` as it is, with an ending, then by the file's name alone, then by COCO's number. Where several files have
+        the name, they must be copies of one size, as Visual Genome's pictures are in GQA.
         Raises UserError for a name that leaves the folder (absolute, "..", a link that leads out) or is a URL.
         """
         check_name(name)
@@ -119,8 +120,8 @@ class PictureFolder:
                 return Path(os.path.normpath(candidate)).as_posix()
         base = os.path.basename(name)
         for key in (base, f"{base}.jpg", coco_number(name)):
-            found = self._index.get(key, ())
-            if len(found) == 1 and self._is_file(found[0]):
+            found = [path for path in self._index.get(key, ()) if self._is_file(path)]
+            if len({os.path.getsize(self.root / path) for path in found}) == 1:
                 return found[0]
         return None
 

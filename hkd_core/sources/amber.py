@@ -48,9 +48,13 @@ def read(files: Mapping[Path, Sequence[Record]]) -> Source:
             if key not in annotations:
                 raise query.fail(f"id {shown(key)} has no annotation")
             _add(source, key, query, annotations[key])
-    source.absent = [name for name, kinds in (("generative", ("generative",)), *DIMENSIONS.items()) if not source.parts.keys() & set(kinds)]
+    source.absent = [
+        name for name, kinds in (("generative", ("generative",)), *DIMENSIONS.items()) if not source.parts.keys() & set(kinds)
+    ]
     whole = all(source.parts[name] == count for name, count in PUBLISHED.items())
-    source.variant = f"all {sum(PUBLISHED.values()):,} queries" if whole else f"{len(source.examples):,} of {sum(PUBLISHED.values()):,} queries"
+    source.variant = (
+        f"all {sum(PUBLISHED.values()):,} queries" if whole else f"{len(source.examples):,} of {sum(PUBLISHED.values()):,} queries"
+    )
     return source
 
 

@@ -25,8 +25,10 @@ WORDING = ChallengeWording()
 
 
 def read(files: Mapping[Path, Sequence[Record]]) -> Source:
-    """Examples of "task1" and "task2": `choices` are letters, `meta["options"]` what they stand for. An item without a right choice is
-    unlabelled."""
+    """Examples of "task1" and "task2": `choices` are letters, `meta["options"]` what they stand for.
+
+    An item without a right choice, as in a test set, is unlabelled.
+    """
     source = Source("challenge", list(files))
     seen: dict[tuple[str, str], str] = {}
     for records in files.values():
@@ -37,10 +39,10 @@ def read(files: Mapping[Path, Sequence[Record]]) -> Source:
                 answer = record.one_of(letters, "correct_choice") if record.name_of("correct_choice") else ""
                 told = _task2(record) if task == "task2" else _task1(record)
                 picture = record.text("image_id")
+                told["prompt"] += f"\n{WORDING.list_options(options)}"
                 first = seen.setdefault((picture, told["prompt"]), record.where)
                 if first != record.where:
                     raise record.fail(f"the same item occurs twice, first at {first}")
-                told["prompt"] += f"\n{WORDING.list_options(options)}"
                 row = {"task": task, "choices": letters, "answer": answer, "meta": {"options": options}} | told
                 source.add(record, f"{task}{'' if answer else ' without labels'}", picture, row)
     source.absent = [task for task in ("task1", "task2") if not any(part.startswith(task) for part in source.parts)]

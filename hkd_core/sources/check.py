@@ -62,8 +62,11 @@ def check_source(source: Source, pictures: str | Path | None = None, *, needed: 
 
     ids = checked.shown.ids
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        looks = zip(ids, pool.map(look, ids), strict=True)
-        with progress(desc=f"pictures of {source.paths[0].name}", unit="pic", total=len(ids), leave=False, disable=len(ids) < 200) as bar:
+        parts = (ids[k : k + 512] for k in range(0, len(ids), 512))
+        looks = (pair for part in parts for pair in zip(part, pool.map(look, part), strict=True))
+        with progress(
+            desc=f"pictures of {source.paths[0].name}", unit="pic", total=len(ids), leave=False, disable=len(ids) < 200
+        ) as bar:
             for image_id, found in looks:
                 bar.update()
                 if isinstance(found, str):
@@ -79,7 +82,9 @@ def check(path: str | Path, *, pictures: str | Path | None = None, ids: str | Pa
     return [check_source(source, pictures) for source in read_sources(path, ids=ids)]
 
 
-def benchmark_pictures(paths: Sequence[str | Path], pictures: str | Path | None = None, ids: str | Path | None = None) -> list[Checked]:
+def benchmark_pictures(
+    paths: Sequence[str | Path], pictures: str | Path | None = None, ids: str | Path | None = None
+) -> list[Checked]:
     """The pictures of benchmarks: data sets, or lists of pictures (see `coco.read_ids`). Pictures that are not there are known by name.
 
     Raises UserError for a path that names no picture, and for a data set with a problem.
@@ -103,7 +108,9 @@ def _list_of_pictures(path: Path, error: UserError) -> Source:
     names = read_ids(path)
     row = {"task": "caption", "prompt": "", "choices": [], "answer": "", "objects": []}
     examples = [row | {"image_id": name} for name in names]
-    return Source("list", [path], "a list of pictures", examples, {name: name for name in names}, {name: str(path) for name in names})
+    return Source(
+        "list", [path], "a list of pictures", examples, {name: name for name in names}, {name: str(path) for name in names}
+    )
 
 
 def leaks(train: Iterable[Checked], benchmarks: Iterable[Checked]) -> list[Leak]:

@@ -35,14 +35,18 @@ def read(files: Mapping[Path, Mapping], ids: Path | None = None) -> Source:
             strangers = [(n, one) for n, one in annotations if picture_key(str(one["image_id"])) not in names] if images else []
             if strangers:
                 place = f'{path}: "annotations" item {strangers[0][0]}'
-                raise UserError(f'{place}: picture {shown(strangers[0][1]["image_id"])} is not among "images" ({len(strangers)} such)')
+                raise UserError(
+                    f'{place}: picture {shown(strangers[0][1]["image_id"])} is not among "images" ({len(strangers)} such)'
+                )
             held = {**value, "images": [one for _, one in images], "annotations": [one for _, one in annotations]}
             from_coco(str(path), held, lambda caption: mentioned(caption, vocabulary), truth)
             kinds.add("captions" if any("caption" in one for _, one in annotations) else "instances")
     source.absent = sorted({"captions", "instances"} - kinds)
     missing = [name for name in wanted if picture_key(name) not in names and picture_key(name) not in truth.objects]
     if missing:
-        source.problems.append(f"{ids}: {len(missing)} of {len(wanted)} pictures are not in the annotations, the first {missing[0]}")
+        source.problems.append(
+            f"{ids}: {len(missing)} of {len(wanted)} pictures are not in the annotations, the first {missing[0]}"
+        )
     for key in map(picture_key, wanted) if wanted else names or truth.objects:
         with source.noting():
             if key not in truth.objects:
@@ -101,7 +105,9 @@ def read_ids(path: str | Path) -> list[str]:
 
 
 def _plain(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, int | str) and not isinstance(one, bool) for one in value)
+    return (
+        isinstance(value, list) and bool(value) and all(isinstance(one, int | str) and not isinstance(one, bool) for one in value)
+    )
 
 
 def is_annotation(value: object) -> bool:

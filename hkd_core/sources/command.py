@@ -34,10 +34,16 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("path", help="a file, a folder of files, or hub:OWNER/NAME")
-    command.add_argument("--pictures", metavar="FOLDER", help="the folder of the pictures (default: the usual places beside the files)")
+    command.add_argument(
+        "--pictures", metavar="FOLDER", help="the folder of the pictures (default: the usual places beside the files)"
+    )
     command.add_argument("--ids", metavar="FILE", help="take these pictures of COCO's: numbers or names, or rows with image_id")
-    command.add_argument("--against", nargs="+", metavar="PATH", help="benchmarks, or lists of pictures, that PATH must not share pictures with")
-    command.add_argument("--against-pictures", metavar="FOLDER", help="the folder of the benchmarks' pictures, to find copies by their looks")
+    command.add_argument(
+        "--against", nargs="+", metavar="PATH", help="benchmarks, or lists of pictures, that PATH must not share pictures with"
+    )
+    command.add_argument(
+        "--against-pictures", metavar="FOLDER", help="the folder of the benchmarks' pictures, to find copies by their looks"
+    )
     command.add_argument("--format", choices=("json", "table"), help="default: a table in a terminal, else JSON")
     return parser
 
@@ -47,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         args = build_parser().parse_args(arguments)
         checked = check(args.path, pictures=args.pictures, ids=args.ids)
+        if args.ids and not args.against and not any(one.source.kind == "coco" for one in checked):
+            raise UserError(f"--ids: chooses among COCO's annotations, and none are at {args.path}")
         problems = [line for one in checked for line in shortened(one)]
         result: dict = {"path": args.path, "usable": not problems, "sources": [one.report() for one in checked]}
         if args.against:
@@ -79,14 +87,21 @@ def leak_lines(path: str, found: Sequence[Leak]) -> list[str]:
         return []
     first = found[0]
     how = "same number" if first.how == "number" else f"same looks, {first.bits} of 256 bits differ"
-    return [f"{path}: {len(found)} training pictures are also in the benchmark, the first {first.train} as {first.benchmark} ({how})"]
+    return [
+        f"{path}: {len(found)} training pictures are also in the benchmark, the first {first.train} as {first.benchmark} ({how})"
+    ]
 
 
 def leak_report(found: Sequence[Leak], train: Sequence[Checked], benchmarks: Sequence[Checked]) -> dict:
     """Counts, every leak, and how many pictures could be compared by looks."""
     counts = {f"by_{how}": sum(leak.how == how for leak in found) for how in ("number", "looks")}
-    sizes = {"train_pictures": sum(len(one.names) for one in train), "benchmark_pictures": sum(len(one.names) for one in benchmarks)}
-    compared = {f"{name}_compared_by_looks": _comparable(several) for name, several in (("train", train), ("benchmark", benchmarks))}
+    sizes = {
+        "train_pictures": sum(len(one.names) for one in train),
+        "benchmark_pictures": sum(len(one.names) for one in benchmarks),
+    }
+    compared = {
+        f"{name}_compared_by_looks": _comparable(several) for name, several in (("train", train), ("benchmark", benchmarks))
+    }
     return sizes | compared | counts | {"pictures": [vars(leak) for leak in found]}
 
 
@@ -101,5 +116,7 @@ def table(result: dict) -> dict:
     for number, source in enumerate(result["sources"], 1):
         more = {"variant": source["variant"], "pictures in": source["folder"] or "-"}
         more |= {"not here": ", ".join(source["absent"])} if source["absent"] else {}
-        shown[f"{number} {source['kind']}"] = more | {"rows": "; ".join(f"{name} {n}" for name, n in source["parts"].items()) or "-"}
+        shown[f"{number} {source['kind']}"] = more | {
+            "rows": "; ".join(f"{name} {n}" for name, n in source["parts"].items()) or "-"
+        }
     return shown | ({"leaks": result["leaks"]} if "leaks" in result else {})

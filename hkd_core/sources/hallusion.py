@@ -19,10 +19,12 @@ def read(files: Mapping[Path, Sequence[Record]]) -> Source:
                 if name is not None and not isinstance(name, str):
                     raise record.fail(f'"filename": expected a path or null, got {shown(name)}')
                 meta = {key: record.key(key) for key in KEYS}
-                bare = meta["category"] == "VS" and meta["figure_id"] == "0"
+                bare = record.optional("visual_input") == "0" or (meta["category"], meta["figure_id"]) == ("VS", "0")
                 if not name and not bare:
-                    raise record.fail('missing "filename"; only questions of category VS and figure 0 have none')
-                answer = YES_NO[("1", "0").index(record.one_of(("1", "0"), "gt_answer"))]
+                    raise record.fail('missing "filename"; only questions whose "visual_input" is "0" have none')
+                answer = {"1": "Yes", "0": "No"}.get(record.key("gt_answer"))
+                if answer is None:
+                    raise record.fail(f'"gt_answer" must be "0" or "1", got {shown(record.get("gt_answer"))}')
                 row = {"task": "hallusion", "prompt": record.text("question"), "choices": YES_NO, "answer": answer, "meta": meta}
                 part = f"{meta['category']} {meta['subcategory']}"
                 source.add(record, part, (name or "").removeprefix("./").removeprefix("hallusion_bench/"), row)

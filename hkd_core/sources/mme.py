@@ -79,7 +79,13 @@ def read_table(files: Mapping[Path, Sequence[Record]]) -> Source:
                     raise record.fail(f"no subtask of MME is called {shown(category)}")
                 name = known[category.lower()]
                 answer = record.one_of(YES_NO, *TRUTH)
-                row = {"task": "mme", "prompt": question_text(record), "choices": YES_NO, "answer": answer, "meta": {"subtask": name}}
+                row = {
+                    "task": "mme",
+                    "prompt": question_text(record),
+                    "choices": YES_NO,
+                    "answer": answer,
+                    "meta": {"subtask": name},
+                }
                 picture = record.key("question_id", "image_path", "image")
                 source.add(record, name, picture, row)
                 asked.setdefault(picture, []).append(record.where)

@@ -45,7 +45,10 @@ def read(files: Mapping[Path, Sequence[Record]]) -> Source:
     source.genome = all(name == "gqa" for name, _ in rows)
     source.absent = [f"{name} {split}" for name in SETS for split in SPLITS if (name, split) not in rows]
     editions = {name: _edition({split: found for (one, split), found in rows.items() if one == name}) for name, _ in rows}
-    source.variant = "; ".join(editions.values() if len(editions) == 1 else (f"{name}: {text}" for name, text in editions.items()))
+    unlabelled = "" if any(told) else "; no labels in it"
+    source.variant = (
+        "; ".join(editions.values() if len(editions) == 1 else (f"{name}: {text}" for name, text in editions.items())) + unlabelled
+    )
     return source
 
 
@@ -53,7 +56,8 @@ def _read_file(source: Source, path: Path, records: Sequence[Record]) -> Rows:
     """The sound rows of one file by set and split; every other row is a problem."""
     named = all(splits_named(record) for record in records)
     rows: list[tuple[str, tuple[Record, str, str, str]]] = []
-    seen: dict[tuple[str, ...], str] = {}
+    seen: dict[tuple[str, str], Record] = {}
+    labels: dict[tuple[str, ...], tuple[str, str]] = {}
     labelled = any(record.name_of(*LABEL) for record in records)
     for record in records:
         with source.noting():
@@ -61,10 +65,14 @@ def _read_file(source: Source, path: Path, records: Sequence[Record]) -> Rows:
             if not question.strip():
                 raise record.fail('missing "text", the question')
             label = record.one_of(("yes", "no"), *LABEL) if labelled else ""
+            number = record.key(*QUESTION_ID) if record.name_of(*QUESTION_ID) else record.where
             for split in (splits_named(record) or ()) if named else [split_name(str(path))]:
-                first = seen.setdefault((split, picture_key(image), asked(question)), record.where)
-                if first != record.where:
-                    raise record.fail(f"this question about {shown(image)} occurs twice, first at {first}")
+                first = seen.setdefault((split, number), record)
+                if first is not record:
+                    raise record.fail(f"{record.name_of(*QUESTION_ID)} {shown(number)} occurs twice, first at {first.where}")
+                said, where = labels.setdefault((split, picture_key(image), asked(question)), (label, record.where))
+                if said != label:
+                    raise record.fail(f"the label contradicts that of the same question at {where}")
                 rows.append((split, (record, image, question, label)))
     found: Rows = {}
     name = _set_of(source, path, [row for _, row in rows])
@@ -104,5 +112,6 @@ def _same_questions(source: Source, rows: Rows) -> None:
         first = known.setdefault(asks, (name, split))
         if first != (name, split):
             where = found[0][0].where.split(":")[0]
-            source.problems.append(f"{where}: {name} {split} asks the same questions as {' '.join(first)}; one of the files is misnamed")
-
+            source.problems.append(
+                f"{where}: {name} {split} asks the same questions as {' '.join(first)}; one of the files is misnamed"
+            )

@@ -163,5 +163,3 @@ def _from_hub(name: str) -> Source:
     source = READERS[kind][0]({Path(name): records})
     source.stored = hub.pictures(name, source.places, rows, tables)
     return source
-
-

@@ -22,18 +22,25 @@ def read_llava(files: Mapping[Path, Sequence[Record]]) -> Source:
     for records in files.values():
         for record in records:
             with source.noting():
-                turns, picture = _turns(record), record.optional("image")
+                picture = record.optional("image")
+                if not picture and MARK not in str(record.fields["conversations"]) and record.fields.get("image") is None:
+                    bare += 1  # ShareGPT's rows, whose turns may begin anywhere
+                    continue
+                turns = _turns(record)
                 marks = sum(question.count(MARK) for question, _ in turns)
                 if record.fields.get("image") is not None and not picture:
                     raise record.fail(f'"image": expected one picture, got {shown(record.fields["image"])}')
-                if marks > 1 or (marks and not picture):
-                    raise record.fail(f"expected one picture for one {MARK}, got {marks} {MARK} and {'one picture' if picture else 'none'}")
-                if not picture:
-                    bare += 1
-                    continue
+                if marks > 1 or not picture:
+                    raise record.fail(
+                        f"expected one picture for one {MARK}, got {marks} {MARK} and {'one picture' if picture else 'none'}"
+                    )
                 turns = [("\n".join(filter(None, (part.strip() for part in q.split(MARK)))), a) for q, a in turns]
                 for number, (question, answer) in enumerate(turns):
-                    meta = {"id": str(record.fields.get("id", "")), "turn": number + 1, "history": [list(t) for t in turns[:number]]}
+                    meta = {
+                        "id": str(record.fields.get("id", "")),
+                        "turn": number + 1,
+                        "history": [list(t) for t in turns[:number]],
+                    }
                     row = {"task": "instruction", "prompt": question, "answer": answer, "meta": meta}
                     source.add(record, "first answers" if number == 0 else "later answers", picture, row)
     source.variant = "LLaVA's conversations" + (f"; {bare:,} without a picture are left out" if bare else "")
