@@ -73,7 +73,8 @@ def pictures(name: str, places: Mapping[str, str], rows: Rows, tables: Mapping[s
         if wanted and column is None:
             raise UserError(f"{name}: the split {split} has no column of pictures")
         if wanted:
-            chosen = table.select(list(wanted.values())).select_columns([column]).rename_column(column, "image")
+            chosen = table.select(list(wanted.values())).select_columns([column])
+            chosen = chosen if column == "image" else chosen.rename_column(column, "image")
             parts.append(chosen.add_column("image_id", list(wanted)))
     if not parts:
         raise UserError(f"{name}: no row shows a picture")

@@ -3,17 +3,20 @@
 Official rows are {question_id, image, text, label}. The sets are COCO's, A-OKVQA's and GQA's pictures, each with three splits.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hkd_core.data.pictures import coco_number
 from hkd_core.evaluation.matching import question_text
 from hkd_core.evaluation.pope import SPLITS
 from hkd_core.evaluation.pope_files import split_name, splits_named
-from hkd_core.evaluation.pope_scores import variant
+from hkd_core.evaluation.pope_scores import coco_names, variant
 from hkd_core.evaluation.records import IMAGE, LABEL, QUESTION_ID, Record, asked, picture_key
 from hkd_core.evaluation.rows import shown
 from hkd_core.sources.source import YES_NO, Source
 
+THING = re.compile(r"\s*is there an? (.+?) in the im")
 SETS = ("coco", "aokvqa", "gqa")
 Rows = dict[tuple[str, str], list[tuple[Record, str, str, str]]]  # (set, split) -> (record, picture, question, label)
 
@@ -92,8 +95,10 @@ def _set_of(source: Source, path: Path, rows: Sequence[tuple[Record, str, str, s
         source.problems.append(f"{rows[0][0].where}: {path.name} should ask about {wanted}, got {shown(rows[0][1])}")
     if told:
         return told
-    edition = _edition({"": rows})
-    return "gqa" if of_genome else "aokvqa" if "A-OKVQA" in edition else "coco" if edition.startswith("COCO") else "other"
+    if of_genome or not all(coco_number(image) is not None for _, image, _, _ in rows):
+        return "gqa" if of_genome else "other"
+    things = {found.group(1) for _, _, question, _ in rows if (found := THING.match(question.lower()))}
+    return "coco" if things <= coco_names() else "aokvqa"
 
 
 def _edition(splits: Mapping[str, Sequence[tuple[Record, str, str, str]]]) -> str:
