@@ -14,7 +14,7 @@ from hkd_core.data.pictures import ENDINGS
 from hkd_core.evaluation.matching import question_text
 from hkd_core.evaluation.pope_files import splits_named
 from hkd_core.evaluation.records import LABEL, QUESTION, Record, flattened
-from hkd_core.evaluation.rows import after_blank, decoded, json_values, read_bytes, rows_of
+from hkd_core.evaluation.rows import after_blank, decoded, json_values, read_bytes, rows_of, shown
 from hkd_core.sources import amber, challenge, coco, hallusion, hub, mme, pope, training
 from hkd_core.sources.source import Source
 
@@ -70,12 +70,15 @@ def _read_file(path: Path, ids: Path | None) -> list[Source]:
     if kind == "coco":
         return [coco.read({path: content}, ids)]
     if kind is None:
-        keys = ", ".join(content[0].fields) if content else "nothing"
-        raise UserError(f"{path}: not recognised: expected {EXPECTED}; got the fields {keys[:100] or 'none'}")
+        raise not_recognised(path, content[0])
     files = {path: content}
     if kind == "amber":
         files |= _other_half(path, content)
     return [READERS[kind][0](files)]
+
+
+def not_recognised(path: str | Path, record: Record) -> UserError:
+    return UserError(f"{path}: not recognised: expected {EXPECTED}; got the fields {shown(list(record.fields))}")
 
 
 def _other_half(path: Path, records: Sequence[Record]) -> dict[Path, Content]:
@@ -159,7 +162,7 @@ def _from_hub(name: str) -> Source:
     records, rows, tables = hub.load(name)
     kind = kind_of(records[0], name)
     if kind is None:
-        raise UserError(f"{name}: not recognised: expected {EXPECTED}; got the columns {', '.join(records[0].fields)[:100]}")
+        raise not_recognised(name, records[0])
     source = READERS[kind][0]({Path(name): records})
     source.stored = hub.pictures(name, source.places, rows, tables)
     return source

@@ -1,6 +1,7 @@
 """What a reader finds on disk: examples in the one schema, the pictures they need, and everything that is wrong, by file and line."""
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -54,7 +55,7 @@ class Source:
     def add(self, record: Record, part: str, picture: str, row: dict, *, image_id: str = "") -> None:
         """One example, of `part`. picture: its name as the file has it, "" for none; image_id: if not that name. row: see `example`.
 
-        Raises UserError, naming the record, for a picture's name that leaves its folder.
+        Raises UserError, naming the record, for a picture's name that leaves its folder, and for text that cannot be stored.
         """
         image_id = image_id or picture
         if picture:
@@ -64,7 +65,12 @@ class Source:
                 raise record.fail(str(error)) from None
             self.pictures.setdefault(image_id, picture)
             self.places.setdefault(image_id, record.where)
-        self.examples.append(example(image_id, **row))
+        made = example(image_id, **row)
+        try:
+            json.dumps(made, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise record.fail("holds half a character (a lone surrogate), which no file can store") from None
+        self.examples.append(made)
         self.parts[part] += 1
 
 

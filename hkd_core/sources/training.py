@@ -23,7 +23,7 @@ def read_llava(files: Mapping[Path, Sequence[Record]]) -> Source:
         for record in records:
             with source.noting():
                 picture = record.optional("image")
-                if not picture and MARK not in str(record.fields["conversations"]) and record.fields.get("image") is None:
+                if not picture and MARK not in str(record.get("conversations")) and record.fields.get("image") is None:
                     bare += 1  # ShareGPT's rows, whose turns may begin anywhere
                     continue
                 turns = _turns(record)
