@@ -14,6 +14,7 @@ from layouts import coco_name, draw
 from PIL import Image
 
 from hkd_core.common.errors import UserError
+from hkd_core.data.schema import load_examples, load_pictures
 from hkd_core.sources import check
 from hkd_core.sources.command import main
 from hkd_core.sources.reading import read_sources
@@ -206,6 +207,34 @@ def test_ids_choose_the_benchmarks_pictures_too(tmp_path, say):
     file = training(tmp_path / "own", {"000000002042.jpg": "x"})
     (tmp_path / "ids.txt").write_text("42\n1042\n")
     assert say(file, "--against", tmp_path / "annotations", "--ids", tmp_path / "ids.txt")[0] == 0
+
+
+def test_gqas_bare_numbers_are_never_taken_for_cocos(tmp_path, say):
+    layouts.pope(tmp_path / "pope")
+    layouts.write(tmp_path / "pope/output/seem/gqa/gqa_pope_seem_random.json", layouts.pope_rows(["4626.jpg"], "random"))
+    pictures = {"coco/train2017/000000004626.jpg": "a", "gqa/images/4626.jpg": "b"}
+    _, found, _ = say(training(tmp_path / "own", pictures), "--against", tmp_path / "pope")
+    assert [leak["train"] for leak in found["leaks"]["pictures"]] == ["gqa/images/4626.jpg"]
+
+
+def test_the_readmes_python_is_followed_word_for_word(tmp_path, monkeypatch):
+    layouts.pope(tmp_path / "pope")
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "pope/val2014").rename(tmp_path / "coco/val2014")
+    text = (Path(__file__).parents[1] / "data/README.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(text.split("```python\n")[1].split("```")[0], found)
+    assert (found["picture"].mode, len(found["shown"].ids)) == ("RGB", 4)
+    assert load_examples("data/llava/test/examples") == found["source"].examples
+    assert load_pictures("data/llava/test/pictures")[0].size == (96, 72)
+
+
+def test_the_readmes_table_is_read_as_it_says(tmp_path):
+    text = (Path(__file__).parents[1] / "data/README.md").read_text().split("```csv\n")[1].split("```")[0]
+    (tmp_path / "mine.csv").write_text("\n".join(line.strip() for line in text.splitlines()))
+    [source] = read_sources(tmp_path / "mine.csv")
+    assert [(e["answer"], e["choices"]) for e in source.examples] == [("Yes", ["Yes", "No"]), ("A cup and two plates.", [])]
 
 
 def test_no_leak_is_no_complaint(tmp_path, say):

@@ -41,9 +41,9 @@ def test_pope_all_nine_sets_lines_and_arrays(tmp_path):
 def test_pope_says_which_sets_are_not_here(tmp_path):
     layouts.pope(tmp_path)
     source = read_source(tmp_path / "output/seem/gqa")
-    assert source.absent == [f"{name} {split}" for name in ("coco", "aokvqa") for split in SPLITS] and source.genome
+    assert source.absent == [f"{name} {split}" for name in ("coco", "aokvqa") for split in SPLITS]
     single = read_source(tmp_path / "output/coco/coco_pope_popular.json")
-    assert single.parts == {"coco popular": 8} and len(single.absent) == 8 and not single.genome
+    assert single.parts == {"coco popular": 8} and len(single.absent) == 8
 
 
 def pope_edition(folder, sizes, words):
@@ -293,6 +293,22 @@ def test_mmes_hub_columns(tmp_path, cache):
     hub_table(held, [row["question_id"] for row in held]).save_to_disk(tmp_path / "mme")
     source = read_source(tmp_path / "mme")
     assert (source.kind, source.parts, find_pictures(source).ids) == ("mme", {"color": 4}, ["color/0.png", "color/1.png"])
+
+
+def test_hallusion_benchs_hub_columns_with_a_split_without_pictures(tmp_path, cache):
+    layouts.hallusion(tmp_path / "official")
+    official = [row for row in json.loads((tmp_path / "official/HallusionBench.json").read_text())]
+    columns = ("category", "subcategory", "visual_input", "set_id", "figure_id", "question_id", "question", "gt_answer")
+    held = [{name: row[name] for name in columns} for row in official]
+    seen = [row for row in held if row["visual_input"] == "1"]
+    bare = Dataset.from_list([row | {"image": None} for row in held if row["visual_input"] == "0"])
+    tables = {"image": hub_table(seen, [row["set_id"] for row in seen])}
+    tables["non_image"] = bare.cast(tables["image"].features)
+    DatasetDict(tables).save_to_disk(tmp_path / "hub")
+    source = read_source(tmp_path / "hub")
+    assert (source.kind, source.problems, len(source.examples)) == ("hallusion", [], 6)
+    assert {row["image_id"] for row in source.examples} == {"", "image-0", "image-1", "image-2", "image-3"}
+    assert find_pictures(source).missing() is None and len(find_pictures(source).ids) == 4
 
 
 def test_a_hub_name_that_cannot_be_loaded_is_one_line(monkeypatch):

@@ -15,7 +15,7 @@ def read(files: Mapping[Path, Sequence[Record]]) -> Source:
     for records in files.values():
         for record in records:
             with source.noting():
-                name = record.fields.get("filename")
+                name = record.fields.get("filename") if "filename" in record.fields else record.picture()
                 if name is not None and not isinstance(name, str):
                     raise record.fail(f'"filename": expected a path or null, got {shown(name)}')
                 meta = {key: record.key(key) for key in KEYS}

@@ -46,8 +46,11 @@ def load(name: str) -> tuple[list[Record], Rows, dict[str, Dataset]]:
     rows: Rows = {}
     for split, table in tables.items():
         plain = [column for column, feature in table.features.items() if not isinstance(feature, Image)]
+        column = _column(table)
+        shown = table.data.column(column).is_valid().to_pylist() if column else [False] * len(table)
         for number, fields in enumerate(table.select_columns(plain)):
-            record = Record(_named(flattened(fields), split, number), f"{name} {split} row {number + 1}")
+            fields = _named(flattened(fields), split, number, shown=shown[number])
+            record = Record(fields, f"{name} {split} row {number + 1}")
             records.append(record)
             rows[record.where] = (split, number)
     if not records:
@@ -55,10 +58,14 @@ def load(name: str) -> tuple[list[Record], Rows, dict[str, Dataset]]:
     return records, rows, tables
 
 
-def _named(fields: dict, split: str, number: int) -> dict:
-    """The row with a picture's name, and with POPE's split where only the table's name tells it."""
+def _column(table: Dataset) -> str | None:
+    return next((column for column, feature in table.features.items() if isinstance(feature, Image)), None)
+
+
+def _named(fields: dict, split: str, number: int, *, shown: bool) -> dict:
+    """The row with a name for its picture, if it is shown one, and with POPE's split where only the table's name tells it."""
     record = Record(fields, "")
-    if not record.picture() and "filename" not in fields:
+    if shown and not record.picture() and "filename" not in fields:
         name = fields.get("question_id")
         fields = fields | {"image": name if isinstance(name, str) and "/" in name else f"{split}-{number}"}
     return fields if split not in SPLITS or record.name_of(*SPLIT) else fields | {"category": split}
@@ -68,7 +75,7 @@ def pictures(name: str, places: Mapping[str, str], rows: Rows, tables: Mapping[s
     """The pictures by image_id. places: image_id -> the place of the first row that shows it. Raises UserError for no picture column."""
     parts = []
     for split, table in tables.items():
-        column = next((column for column, feature in table.features.items() if isinstance(feature, Image)), None)
+        column = _column(table)
         wanted = {image_id: rows[place][1] for image_id, place in places.items() if rows[place][0] == split}
         if wanted and column is None:
             raise UserError(f"{name}: the split {split} has no column of pictures")

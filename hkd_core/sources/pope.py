@@ -26,7 +26,7 @@ def read(files: Mapping[Path, Sequence[Record]]) -> Source:
 
     Files without labels (`llava_pope_test.jsonl`) take them from the other files.
     """
-    source = Source("pope", list(files), genome=True)
+    source = Source("pope", list(files), genome=True)  # COCO's pictures have their full names here, GQA's bare numbers
     rows: Rows = {}
     told = [any(record.name_of(*LABEL) for record in records) for records in files.values()]
     for path, records in files.items():
@@ -45,7 +45,6 @@ def read(files: Mapping[Path, Sequence[Record]]) -> Source:
                 task = f"pope_{split}" if split in SPLITS else "pope"
                 row = {"task": task, "prompt": question, "choices": YES_NO, "answer": label.capitalize(), "meta": meta}
                 source.add(record, f"{name} {split}", image, row)
-    source.genome = all(name == "gqa" for name, _ in rows)
     source.absent = [f"{name} {split}" for name in SETS for split in SPLITS if (name, split) not in rows]
     editions = {name: _edition({split: found for (one, split), found in rows.items() if one == name}) for name, _ in rows}
     unlabelled = "" if any(told) else "; no labels in it"
