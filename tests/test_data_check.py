@@ -198,7 +198,7 @@ def test_training_pictures_of_chair_are_named_whatever_lists_them(form, tmp_path
     layouts.write(tmp_path / "chair.jsonl", [{"image_id": n, "caption": "A dog."} for n in (42, 2042)], lines=True)
     against = {"instances": "annotations", "numbers": "ids.txt", "captions": "chair.jsonl"}[form]
     code, found, err = say(file, "--against", tmp_path / against)
-    assert code == 2 and "1 training pictures are also in the benchmark" in err
+    assert code == 2 and "1 training picture is also in the benchmark" in err
     assert [leak["train"] for leak in found["leaks"]["pictures"]] == ["train2014/" + coco_name(2042, "train2014")]
 
 

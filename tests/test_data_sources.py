@@ -201,7 +201,9 @@ def test_every_answer_of_a_conversation_is_an_example(tmp_path):
         ("gqa/images/2405722.jpg", "What is 1?", "It is 1.", 1),
         ("vg/VG_100K/2405722.jpg", "What is 2?", "It is 2.", 1),
     ]
-    assert source.examples[1]["meta"]["history"] == [["What is 0?", "It is 0."]] and "1 without a picture" in source.variant
+    assert (
+        source.examples[1]["meta"]["history"] == [["What is 0?", "It is 0."]] and "left out: 1 without a picture" in source.variant
+    )
 
 
 def test_plain_tables_csv_and_lines_give_the_same_examples(tmp_path):

@@ -88,7 +88,7 @@ def leak_lines(path: str, found: Sequence[Leak]) -> list[str]:
     first = found[0]
     how = "same number" if first.how == "number" else f"same looks, {first.bits} of 256 bits differ"
     return [
-        f"{path}: {len(found)} training pictures are also in the benchmark, the first {first.train} as {first.benchmark} ({how})"
+        f"{path}: {len(found)} training picture{'s are' if len(found) > 1 else ' is'} also in the benchmark, the first {first.train} as {first.benchmark} ({how})"
     ]
 
 

@@ -1,7 +1,6 @@
 """What a reader finds on disk: examples in the one schema, the pictures they need, and everything that is wrong, by file and line."""
 
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -58,16 +57,15 @@ class Source:
         Raises UserError, naming the record, for a picture's name that leaves its folder, and for text that cannot be stored.
         """
         image_id = image_id or picture
-        if picture:
+        if picture and image_id not in self.pictures:
             try:
                 check_name(picture)
             except UserError as error:
                 raise record.fail(str(error)) from None
-            self.pictures.setdefault(image_id, picture)
-            self.places.setdefault(image_id, record.where)
+            self.pictures[image_id], self.places[image_id] = picture, record.where
         made = example(image_id, **row)
         try:
-            json.dumps(made, ensure_ascii=False).encode()
+            "".join(held if isinstance(held, str) else "".join(held) for name, held in made.items() if name != "meta").encode()
         except UnicodeEncodeError:
             raise record.fail("holds half a character (a lone surrogate), which no file can store") from None
         self.examples.append(made)

@@ -34,21 +34,21 @@ def read_llava(files: Mapping[Path, Sequence[Record]]) -> Source:
                     raise record.fail(
                         f"expected one picture for one {MARK}, got {marks} {MARK} and {'one picture' if picture else 'none'}"
                     )
-                turns = [("\n".join(filter(None, (part.strip() for part in q.split(MARK)))), a) for q, a in turns]
+                turns = [["\n".join(filter(None, (part.strip() for part in q.split(MARK)))), a] for q, a in turns]
                 for number, (question, answer) in enumerate(turns):
                     meta = {
                         "id": str(record.fields.get("id", "")),
                         "turn": number + 1,
-                        "history": [list(t) for t in turns[:number]],
+                        "history": turns[:number],
                     }
                     row = {"task": "instruction", "prompt": question, "answer": answer, "meta": meta}
                     source.add(record, "first answers" if number == 0 else "later answers", picture, row)
-    source.variant = "LLaVA's conversations" + (f"; {bare:,} without a picture are left out" if bare else "")
+    source.variant = "LLaVA's conversations" + (f"; left out: {bare:,} without a picture" if bare else "")
     return source
 
 
-def _turns(record: Record) -> list[tuple[str, str]]:
-    """(question, answer) pairs. Raises UserError unless human and gpt take turns, with a text each."""
+def _turns(record: Record) -> list[list[str]]:
+    """[question, answer] pairs. Raises UserError unless human and gpt take turns, with a text each."""
     said = record.get("conversations")
     if not isinstance(said, list) or not said or len(said) % 2 or not all(isinstance(one, dict) for one in said):
         raise record.fail(f'"conversations": expected pairs of {{"from", "value"}}, got {shown(said)}')
@@ -56,7 +56,7 @@ def _turns(record: Record) -> list[tuple[str, str]]:
         speaker = ("human", "gpt")[number % 2]
         if one.get("from") != speaker or not isinstance(one.get("value"), str) or not one["value"].replace(MARK, "").strip():
             raise record.fail(f'"conversations" item {number + 1}: expected a text from "{speaker}", got {shown(one)}')
-    return [(said[k]["value"], said[k + 1]["value"].strip()) for k in range(0, len(said), 2)]
+    return [[said[k]["value"], said[k + 1]["value"].strip()] for k in range(0, len(said), 2)]
 
 
 def read_table(files: Mapping[Path, Sequence[Record]]) -> Source:
