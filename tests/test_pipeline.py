@@ -85,15 +85,15 @@ FLOORS = (
     "training plots",
     "hkd seed",
     "evaluation",
-    "world",
+    "world sources",
 )
 RANK = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 
 
 def room(path: Path) -> str:
-    """The part of the library a file belongs to; files at the top are commands, which belong to no room."""
+    """The part of the library a file belongs to; files at the top and `__main__.py` are commands, which belong to no room."""
     parts = path.relative_to(ROOT / "hkd_core").parts
-    return parts[0] if len(parts) > 1 else ""
+    return parts[0] if len(parts) > 1 and path.name != "__main__.py" else ""
 
 
 def library() -> list[Path]:
