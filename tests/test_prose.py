@@ -1,4 +1,4 @@
-"""The prose of the repository: a reader is never given a sentence of more than 25 words."""
+"""The prose of the repository: no sentence has more than 25 words, and words that the glossary replaced do not return."""
 
 import ast
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+AVOIDED = re.compile(r"of its own|of their own|\bmend|\bvoices\b|said of|prejudice|rapid fire|\bpicture", re.IGNORECASE)
 MOST = 25  # words; a formula, a span of code and a list in brackets count as one
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks/README.md", ROOT / "data/README.md"])
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -65,11 +66,20 @@ def test_sentences_of_a_page_are_short(path):
     assert [s for block in blocks(path.read_text()) for s in too_long(block)] == []
 
 
+def markdown_of(notebook: Path) -> str:
+    cells = json.loads(notebook.read_text())["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 def test_sentences_of_a_notebook_are_short(path):
-    cells = json.loads(path.read_text())["cells"]
-    prose = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
-    assert [s for text in prose for block in blocks(text) for s in too_long(block)] == []
+    assert [s for block in blocks(markdown_of(path)) for s in too_long(block)] == []
+
+
+@pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=name_of)
+def test_replaced_words_do_not_return(path):
+    text = markdown_of(path) if path.suffix == ".ipynb" else path.read_text()
+    assert [block for block in blocks(text) if AVOIDED.search(block)] == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
