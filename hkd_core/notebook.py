@@ -1,7 +1,7 @@
 """Notebooks as pipeline stages: run them with parameters, clean them for git, extract their code for DVC to depend on.
 
-The only module that knows papermill. Executed notebooks are scrubbed, so that the same run gives the same bytes;
-extracted code leaves out prose, outputs and ids, so that editing those re-runs nothing.
+The only module that knows papermill. Executed notebooks are scrubbed, so that the same run gives the same bytes.
+Extracted code leaves out prose, outputs and ids, so that editing those re-runs nothing.
 """
 
 import argparse

@@ -1,8 +1,7 @@
 """The study, or its ablations, once for every seed: another world, other pictures, other base models.
 
-`python -m hkd_core.seeds study 0 1 2`: each seed runs what is committed in a separate clone under build/seeds, which shares
-DVC's cache and stays there, so that a run that was cut short goes on where it was. Tables come back to
-reports/PROFILE/seeds.
+`python -m hkd_core.seeds study 0 1 2` runs what is committed, each seed in a separate clone under build/seeds. A clone shares DVC's
+cache. It stays there, so that a run that was cut short goes on where it was. Tables come back to reports/PROFILE/seeds.
 """
 
 import argparse

@@ -220,9 +220,10 @@ def anchors(text: str) -> set[str]:
 
 def test_the_graph_in_docs_is_the_pipelines():
     outs = {
-        next(iter(out)) if isinstance(out, dict) else out: name
+        path: name
         for name, stage in STAGES.items()
         for out in [*stage["outs"], *stage.get("metrics", [])]
+        for path in (out if isinstance(out, dict) else [out])
     }
     edges = set()
     for name, stage in STAGES.items():

@@ -35,8 +35,8 @@ def columns() -> int:
 def write(text: str) -> None:
     """In one piece, so that processes do not write into each other's lines.
 
-    In a kernel nothing is flushed: ipykernel sends it a moment later by itself, while its flush waits up to ten seconds once its
-    sending thread has missed a wake-up (ipykernel 7 with pyzmq 27).
+    In a kernel nothing is flushed, because ipykernel sends it a moment later by itself. Its flush can wait up to ten seconds, once
+    its sending thread has missed a wake-up (ipykernel 7 with pyzmq 27).
     """
     sys.stderr.write(text)
     if not in_kernel():

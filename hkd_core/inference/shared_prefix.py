@@ -1,8 +1,8 @@
 """Hidden states after prompts about pictures, each picture read once however many prompts ask about it.
 
-The picture's tokens come first, so their keys and values do not depend on the prompt: one pass over the picture fills a cache,
-and the prompts about it go on from there, all in one row, under a mask that hides each from the others. Nothing is copied, and
-with 576 visual tokens and six short questions four fifths of the work are saved.
+The picture's tokens come first, so their keys and values do not depend on the prompt. One pass over the picture fills a cache. All
+prompts about it stand behind it in one row, under a mask that hides each from the others. Nothing is copied. With 576 visual tokens
+and six short questions, this saves four fifths of the work.
 """
 
 from collections.abc import Iterator, Sequence

@@ -143,8 +143,9 @@ def distorted_views(
 ) -> list[list[Encoded]]:
     """Views of every picture without what is asked about: one list [N] for each view.
 
-    clean: the pictures' own features. view, strength: as `distortion` takes them (one view); "alike" or "least" and how many views,
-    taken among the first `pool` pictures or all; "shuffled" and how many views; "none" (its strength means nothing).
+    clean: the pictures' own features. view, strength: as `distortion` takes them; this gives one view. For "alike", "least" and
+    "shuffled" the strength is the number of views. For "none" it means nothing.
+    pool: "alike" and "least" take their views among the first `pool` pictures. None: among all.
     Raises UserError for an unknown view or a strength out of range.
     """
     if view not in VIEWS:

@@ -10,8 +10,12 @@ and the student's softmax at `temperature`, `kind` is one of
     skewed_forward_kl    KL(T || beta T + (1 - beta) S)                 finite everywhere (arXiv 2402.03898)
     skewed_reverse_kl    KL(S || beta S + (1 - beta) T)                 finite everywhere (arXiv 2402.03898)
 
-Where to look: `formulas.py` has each formula in plain torch and the table of kinds, `divergences.py` the functions above and
-`smooth_logits`, `kernels.py` the same formulas fast and in little memory, `vocabulary.py` the check that two vocabularies agree.
+Where to look:
+
+- `formulas.py`: each formula in plain torch, and the table of kinds;
+- `divergences.py`: the functions above, and `smooth_logits`;
+- `kernels.py`: the same formulas, fast and in little memory;
+- `vocabulary.py`: the check that two vocabularies agree.
 """
 
 from hkd_core.losses.divergences import KINDS, divergence, linear_divergence, smooth_logits, topk_divergence

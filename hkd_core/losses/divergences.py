@@ -1,17 +1,17 @@
 """The divergences as the rest of the library calls them: `divergence`, `linear_divergence`, `topk_divergence`.
 
-All three return (total, count): the sum over unmasked positions in float32, multiplied by temperature² so that gradients keep
-their size (arXiv 1503.02531), and the number of those positions, an int. The caller divides once, by the count of the whole batch
-over accumulation steps and devices. Without unmasked positions the total is 0, with a gradient of 0. The teacher is a constant: no
-gradient reaches its logits, hidden states or head. A kind with a formula and no kernel runs through autograd.
+All three return (total, count). The total is the sum over unmasked positions in float32, multiplied by temperature² so that
+gradients keep their size (arXiv 1503.02531). The count is the number of those positions, an int. The caller divides once, by the
+count of the whole batch over accumulation steps and devices. Without unmasked positions the total is 0, with a gradient of 0. The
+teacher is a constant: no gradient reaches its logits, hidden states or head. A kind with a formula and no kernel runs through autograd.
 
 Logits stand where the token is predicted; shifting against labels is the caller's task. Vocabularies of different size are refused:
-`shared_vocabulary` says how far two of them agree. A token that one side rules out (logit -inf) is treated exactly where the
-divergence is finite, and `smooth_logits` makes it finite where it is not.
+`shared_vocabulary` says how far two of them agree. A side may rule out a token (logit -inf). This is exact where the divergence is
+finite, and `smooth_logits` makes it finite where it is not.
 
-In float32, values and gradients are within a relative 1e-5 of the exact ones. Where student and teacher nearly agree, the value may be
-off by 1e-6 nats a position and the gradient, summed over the vocabulary, by 4e-6 max(1, temperature), as float32 rounds
-log-probabilities between 8 and 16 to steps of 2^-20. Float64 logits do better.
+In float32, values and gradients are within a relative 1e-5 of the exact ones. Float32 rounds log-probabilities between 8 and 16 to
+steps of 2^-20. So where student and teacher nearly agree, the value may be off by 1e-6 nats a position. The gradient, summed over the
+vocabulary, may be off by 4e-6 max(1, temperature). Float64 logits do better.
 """
 
 import math
@@ -40,10 +40,10 @@ def divergence(
     student_logits, teacher_logits: [..., V], any float type (computed in float32, or float64 if the student's is).
     mask: bool [...], True where a position counts; what stands at the others is not looked at.
     weights: [...], constants that each position's divergence is multiplied by; the count stays the number of positions.
+    beta: strictly between 0 and 1 for jsd, because its formula is 0 for every pair at both ends. For the skewed kinds it
+    is in [0, 1), and 0 means the plain KL. The plain kinds do not use it.
     Raises ValueError for an unknown kind, a temperature or beta out of range, shapes that do not fit, and an infinite
-    divergence: reverse KL to a teacher with logits of -inf wants `smooth_logits`. beta is strictly between 0 and 1 for
-    jsd, which the formula makes 0 for every pair at both ends; in [0, 1) for the skewed kinds, where 0 means the plain
-    KL; and not used by the plain ones.
+    divergence: reverse KL to a teacher with logits of -inf wants `smooth_logits`.
     """
     kind = _check(kind, beta, temperature)
     if student_logits.shape != teacher_logits.shape:
@@ -75,7 +75,7 @@ def topk_divergence(
     `temperature`, of distinct tokens: what `torch.log_softmax(logits / temperature, -1).topk(k)` returns.
     Never above the full divergence, equal to it at k = V. Without the bucket, a student that moves its mass off the
     teacher's tokens would pay nothing under reverse KL. The bucket's teacher probability is 1 minus the sum of the
-    others, and at least float32's resolution (1.2e-7), so that rounding in stored values leaves every kind finite.
+    others. It is at least float32's resolution (1.2e-7), so that rounding in stored values leaves every kind finite.
     Raises ValueError as `divergence` does, and for k outside 1..V.
     """
     kind = _check(kind, beta, temperature)
@@ -115,10 +115,10 @@ def linear_divergence(
     """`divergence` of hidden @ head.T, `chunk` unmasked positions at a time: a [N, V] tensor never exists.
 
     student_hidden [..., H], student_head [V, H]; teacher_hidden [..., H'], teacher_head [V, H']; mask: bool [...].
-    Memory beyond the inputs: three [chunk, V] buffers and the gradients, which are computed along with the value, for
+    Memory beyond the inputs: three [chunk, V] buffers and the gradients. These are computed along with the value, for
     student_hidden and, only if it requires grad, for student_head (tied to the embeddings or not). Not differentiable
-    twice. Half-precision inputs are multiplied in float32, also under autocast: logits rounded to bf16 would make the
-    gradient wrong by percents, the more the closer the student is. `torch.set_float32_matmul_precision` is respected.
+    twice. Half-precision inputs are multiplied in float32, also under autocast. Logits rounded to bf16 would make the
+    gradient wrong by percents, most where the student is close. `torch.set_float32_matmul_precision` is respected.
     Raises ValueError for the settings that `divergence` refuses, shapes that do not fit, and chunk < 1.
     """
     kind = _check(kind, beta, temperature)
@@ -149,8 +149,8 @@ def smooth_logits(logits: Tensor, epsilon: float) -> Tensor:
 
     logits: [..., V]. Returns [..., V], in float32 (float64 if given).
     Reverse KL to a distribution with ruled-out tokens (a purified one, say) is infinite for any softmax student. To the
-    smoothed one it is finite, and probability s on such a token costs s log(s V / epsilon): the smaller epsilon, the
-    steeper the wall. Raises ValueError unless 0 < epsilon < 1.
+    smoothed one it is finite. Probability s on such a token costs s log(s V / epsilon), so a smaller epsilon costs more.
+    Raises ValueError unless 0 < epsilon < 1.
     """
     if not 0 < epsilon < 1:
         raise ValueError(f"expected epsilon between 0 and 1, got {epsilon}")

@@ -1,9 +1,9 @@
 """Figures: one plain style, saved as PNG and SVG with the same bytes every time."""
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,13 +14,14 @@ from matplotlib.figure import Figure
 from hkd_core.common.folders import load_folders
 
 COLORS = ("#3b6fb6", "#e07b39", "#4f9d69", "#b5485d", "#7d6bb0", "#8a7f70", "#3aa6a6", "#c9a227")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
     "savefig.dpi": 150,
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.alpha": 0.25,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
@@ -46,9 +47,11 @@ def save(figure: Figure, name: str, folder: Path | None = None) -> Path:
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], texts: Sequence[str], columns: int = 4, title: str = "") -> Figure:
-    """Pictures in a grid, each with its text below."""
-    rows = -(-len(pictures) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.0 * columns, 3.5 * rows), squeeze=False)
+    """Images in a grid, each with its text below. More than four columns get narrower, so that the text stays readable."""
+    rows, side = -(-len(pictures) // columns), min(3.0, 13 / columns)  # inches
+    below = 0.1 + 0.125 * max((text.count("\n") + 1 for text in texts), default=0)
+    size = side * columns, (side + below) * rows + 0.2 * bool(title)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, picture, text in zip(axes.flat, pictures, texts, strict=False):
@@ -117,10 +120,5 @@ def intervals(axis: Axes, labels: Sequence[str], rows: Sequence[Mapping[str, flo
     at = np.arange(len(rows))
     axis.barh(at, values, xerr=errors, color=color or COLORS[0], alpha=0.85, height=0.62, error_kw={"lw": 1, "capsize": 2})
     axis.set_yticks(at, labels)
-    axis.invert_yaxis()
+    axis.yaxis.set_inverted(True)  # the first on top, also where panels share the axis
     axis.grid(axis="y", visible=False)
-
-
-def read_log(path: str | Path) -> list[dict]:
-    """The records of a training log (JSON lines)."""
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]

@@ -9,6 +9,12 @@ from matplotlib.figure import Figure
 from hkd_core.plots import COLORS, intervals, markers
 
 Score = Mapping[str, float]  # value, low, high
+SHOWN = {"task1": "task 1", "task2": "task 2", "chair_i": "CHAIR_i", "caption_recall": "recall"}
+
+
+def shown(benchmark: str) -> str:
+    """A benchmark's name as readers know it."""
+    return SHOWN.get(benchmark, benchmark.replace("pope_", "POPE "))
 
 
 def task_scores(scores: Mapping[str, Sequence[Score]], labels: Sequence[str]) -> Figure:
@@ -36,7 +42,7 @@ def reliability(systems: Mapping[str, tuple[Sequence[Mapping[str, float]], float
     for (name, (bins, ece)), (above, below) in zip(systems.items(), axes.T, strict=True):
         above.plot([0, 1], [0, 1], color="gray", ls=":", lw=1)
         full = [b for b in bins if b["n"] >= enough]
-        above.plot([b["probability"] for b in full], [b["frequency"] for b in full], marker="o")
+        above.plot([b["probability"] for b in full], [b["frequency"] for b in full], marker="o", clip_on=False)
         above.set(title=f"{name}\nECE {ece:.3f}", xlim=(0, 1), ylim=(0, 1))
         below.bar([(b["low"] + b["high"]) / 2 for b in bins], [b["n"] for b in bins], 0.09, color=COLORS[1])
         below.set(xlabel="probability of yes")
@@ -52,7 +58,7 @@ def signal_detection(points: Mapping[str, Mapping[str, tuple[float, float]]]) ->
         for (name, (criterion, d_prime)), mark in zip(systems.items(), markers(), strict=False):
             axis.scatter(criterion, d_prime, **mark, label=name, zorder=3)
         axis.axvline(0, color="gray", ls=":", lw=1)
-        axis.set(title=benchmark.replace("_", " "), xlabel="criterion (left: says yes too often)")
+        axis.set(title=shown(benchmark), xlabel="criterion (left: says yes too often)")
     axes[0].set(ylabel="d′ (up: sees better)")
     axes[-1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
@@ -75,8 +81,8 @@ def captions_by_length(systems: Mapping[str, Sequence[Mapping[str, float]]]) -> 
     for name, rows in systems.items():
         for axis, metric in zip(axes, ("chair_i", "recall"), strict=True):
             axis.plot([row["words"] for row in rows], [row[metric] for row in rows], marker="o", label=name)
-    axes[0].set(xlabel="words kept", ylabel="CHAIR_i, %", title="Hallucinated among named")
-    axes[1].set(xlabel="words kept", ylabel="recall, %", title="Named among there")
+    axes[0].set(xlabel="words kept", ylabel="CHAIR_i, %", title="Named but not there")
+    axes[1].set(xlabel="words kept", ylabel="recall, %", title="There and named")
     axes[0].legend(fontsize=8)
     return figure
 
@@ -111,7 +117,7 @@ def claims_over_seeds(panels: Mapping[str, tuple[Sequence[str], Sequence[Mapping
                 y, color = place + 0.26 * (k - (len(benchmarks) - 1) / 2), COLORS[k]
                 axis.plot([row["low"], row["high"]], [y, y], color=color, lw=1.2)
                 axis.plot([row[seed] for seed in seeds], [y] * len(seeds), "o", ms=3.5, alpha=0.5, color=color)
-                label = benchmark.replace("_", " ") if place == 0 else None
+                label = shown(benchmark) if place == 0 else None
                 axis.plot([row["mean"]], [y], "|", ms=10, mew=3, color=color, label=label)
         axis.axvline(0, color="gray", ls=":", lw=1)
         axis.set(title=title, xlabel="difference", yticks=range(len(texts)), yticklabels=texts)

@@ -13,13 +13,16 @@ History = Sequence[Mapping[str, float]]  # records of a training: step, and each
 
 def pyramid_losses(histories: Mapping[str, History]) -> Figure:
     """A panel for each pair of levels: losses on labels solid, the others dotted."""
+    words = {"labels": "on labels", "level": "to the other level", "peers": "to its peers"}
     figure, axes = plt.subplots(1, len(histories), figsize=(5.2 * len(histories), 3.2), squeeze=False, sharey=True)
     for axis, (title, history) in zip(axes.flat, histories.items(), strict=True):
         for term in (key for key in history[0] if key != "step"):
-            style = "-" if "labels" in term else ":"
-            axis.plot([r["step"] for r in history], [r[term] for r in history], label=term, ls=style)
-        axis.set(title=title, xlabel="step", ylabel="per answer token")
-        axis.legend(fontsize=8)
+            name, kind = term.rsplit("/", 1)
+            style = "-" if kind == "labels" else ":"
+            axis.plot([r["step"] for r in history], [r[term] for r in history], label=f"{name}, {words[kind]}", ls=style)
+        axis.set(title=title, xlabel="step", ylabel="loss per answer token")
+        axis.legend(fontsize=8, ncols=2, loc="upper right")
+    axes[0, 0].set_ylim(0, 1.25 * axes[0, 0].get_ylim()[1])  # all panels: room for the legend
     return figure
 
 
@@ -40,7 +43,11 @@ def relation_matrices(matrices: Mapping[str, np.ndarray]) -> Figure:
     figure, axes = plt.subplots(1, len(matrices), figsize=(3.2 * len(matrices), 3))
     for axis, (role, matrix) in zip(axes, matrices.items(), strict=True):
         axis.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
-        axis.set(title=f"relations: {role}")
+        last = len(matrix) - 1
+        at = [*range(0, last, 4), last]
+        axis.set(title=f"relations: {role}", xlabel="visual tokens, then the answer", xticks=at, yticks=at)
+        for labelled in (axis.set_xticklabels, axis.set_yticklabels):
+            labelled([*map(str, at[:-1]), "answer"])
         axis.grid(False)
     return figure
 
@@ -48,7 +55,9 @@ def relation_matrices(matrices: Mapping[str, np.ndarray]) -> Figure:
 def term_shares(history: History, weights: Mapping[str, float]) -> Figure:
     """Each term times its weight against the step."""
     shares = [{name: value if name == "step" else weights[name] * value for name, value in row.items()} for row in history]
-    return curves({"": shares}, title="Ternary-coupled refinement: each term's share of the loss")
+    figure = curves({"": shares}, title="Ternary-coupled refinement: each term's share of the loss")
+    figure.axes[0].set(ylabel="weight times term")
+    return figure
 
 
 def switches(panels: Mapping[str, Mapping[str, Sequence[float]]], spreads: Mapping[str, Mapping[str, Mapping]]) -> Figure:
@@ -69,7 +78,7 @@ def switches(panels: Mapping[str, Mapping[str, Sequence[float]]], spreads: Mappi
 
 
 def scarce_labels(panels: Mapping[str, Mapping[str, Sequence[tuple[float, Sequence[float]]]]], counts: Sequence[int]) -> Figure:
-    """Title -> line -> (mean, one value a seed) for each of `counts` labelled pictures."""
+    """Title -> line -> (mean, one value a seed) for each of `counts` labelled images."""
     figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 3.6))
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         for k, (name, points) in enumerate(lines.items()):
@@ -77,7 +86,7 @@ def scarce_labels(panels: Mapping[str, Mapping[str, Sequence[tuple[float, Sequen
             axis.plot(beside, [mean for mean, _ in points], marker="_", ms=12, mew=2.5, color=COLORS[k], label=name)
             for count, (_, values) in zip(beside, points, strict=True):
                 axis.plot([count] * len(values), values, "o", ms=4, alpha=0.5, color=COLORS[k])
-        axis.set(xscale="log", title=title, xlabel="labelled pictures", ylabel="macro-F1, test")
+        axis.set(xscale="log", title=title, xlabel="labelled images", ylabel="macro-F1, test")
         axis.set_xticks(counts, counts, minor=False)
         axis.minorticks_off()
     axes[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

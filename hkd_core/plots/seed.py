@@ -13,7 +13,7 @@ RED = "#b00020"
 
 
 def left_to_see(pixels: Mapping[str, np.ndarray], mean: Sequence[float], std: Sequence[float]) -> Figure:
-    """Normalised pixels [C, H, W] by name, as pictures; mean, std: those of the model's processor."""
+    """Normalised pixels [C, H, W] by name, as images; mean, std: those of the model's processor."""
     pictures = [np.clip(p.transpose(1, 2, 0) * np.array(std) + np.array(mean), 0, 1) for p in pixels.values()]
     return contact_sheet(pictures, list(pixels), columns=len(pixels), title="What is left to see")
 
@@ -29,7 +29,7 @@ def word_scores(
     """The first seven texts word by word, names shaded by the rank of their score. Beside them each view's AUROC with its interval.
 
     words, owner: every word, and the text it belongs to.
-    scores, wrong: place of a name -> its score, and whether it is not in the picture.
+    scores, wrong: place of a name -> its score, and whether it is not in the image.
     """
     figure, (axis, beside) = plt.subplots(1, 2, figsize=(12.4, 3.4), width_ratios=(2.6, 1))
     axis.axis("off")
@@ -43,7 +43,7 @@ def word_scores(
             box = {"facecolor": (1, 1 - 0.6 * shade, 1 - 0.9 * shade), "edgecolor": "none", "pad": 1.5}
             axis.text(x, 0.93 - row / 7.5, words[k], fontsize=9, family="monospace", color=color, fontweight=weight, bbox=box)
             x += 0.0115 * (len(words[k]) + 1.2)
-    title = f"Orange: said without looking ({view}; names, by rank). Bold red: not in the picture."
+    title = f"Orange: said without looking ({view}; names, by rank). Bold red: not in the image."
     axis.set_title(title, loc="left", fontsize=10)
     intervals(beside, list(aurocs), [dict(zip(("value", "low", "high"), found, strict=True)) for found in aurocs.values()])
     beside.axvline(0.5, color="gray", ls=":", lw=1)
@@ -64,11 +64,11 @@ def purge_search(table: Sequence[Mapping], cutoffs: Sequence[Mapping], hard: str
             axis.plot([row["alpha"] for row in rows], [row[key] for row in rows], label=f"{view} {strength:g}", **style)
     for axis, title in zip(axes, (f"{hard} questions", "mean of the three kinds"), strict=False):
         axis.set(xlabel="alpha (0: nothing purged)", ylabel="AUROC, validation", title=title)
-    for count in dict.fromkeys(row["clean_views"] for row in cutoffs):
+    for count, line in zip(dict.fromkeys(row["clean_views"] for row in cutoffs), ("-", "--"), strict=False):
         rows = [row for row in cutoffs if row["clean_views"] == count]
         widths, accuracy = [str(row["cutoff"]) for row in rows], [100 * row["accuracy"] for row in rows]
-        axes[2].plot(widths, accuracy, marker="o", label=f"{count} clean view{'s' * (count > 1)}")
-    axes[2].set(xlabel="beta (0: every token is plausible)", ylabel="accuracy among all tokens, %", title=chosen)
+        axes[2].plot(widths, accuracy, marker="o", ls=line, label=f"{count} clean view{'s' * (count > 1)}")
+    axes[2].set(xlabel="cutoff (0: every token is plausible)", ylabel="accuracy among all tokens, %", title=chosen)
     axes[2].legend(fontsize=8)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
@@ -85,8 +85,8 @@ def caption_search(table: Sequence[Mapping], cutoff: float) -> Figure:
     figure, axis = plt.subplots(figsize=(6.4, 3.2))
     for label, rows, color, mark in (
         ("distortions, contrastive", distorted, COLORS[5], "o"),
-        ("asked about every name, other beta", [row for row in asked if row["cutoff"] != cutoff], COLORS[2], "o"),
-        (f"asked about every name, beta {cutoff:g}", [row for row in asked if row["cutoff"] == cutoff], COLORS[3], "o"),
+        ("asked about every name, other cutoffs", [row for row in asked if row["cutoff"] != cutoff], COLORS[2], "o"),
+        (f"asked about every name, cutoff {cutoff:g}", [row for row in asked if row["cutoff"] == cutoff], COLORS[3], "o"),
         ("nothing purged", plain, "black", "D"),
     ):
         axis.scatter([row["recall"] for row in rows], [row["chair_i"] for row in rows], color=color, marker=mark, label=label)
@@ -107,6 +107,7 @@ def void_toy(side: np.ndarray, shown: Mapping[str, np.ndarray], void: np.ndarray
         axis.contourf(side, side, p.reshape(size, size), levels=12, cmap="Blues")
         axis.contour(side, side, (~void).astype(np.float32).reshape(size, size), levels=[0.5], colors=COLORS[1], linewidths=1.2)
         axis.set(title=f"{title}\n{float(p[void].sum()):.0%} in the void", aspect="equal", xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
         axis.grid(False)
     return figure
 
@@ -139,7 +140,7 @@ def evolution(history: Mapping[int, Sequence[Mapping]], table: Sequence[Mapping]
 
 
 def question_by_eye(picture: np.ndarray, margins: Mapping[str, float], title: str) -> Figure:
-    """A picture, and the margin of Yes over No after each step of a method."""
+    """An image, and the margin of Yes over No after each step of a method."""
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 2.6), width_ratios=(1, 2.6))
     axes[0].imshow(picture, interpolation="nearest")
     axes[0].axis("off")
@@ -163,7 +164,7 @@ def void_space(spread: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def before_and_after(picture: np.ndarray, names: Sequence[str], p_yes: Mapping[str, np.ndarray], title: str) -> Figure:
-    """A picture, and the probability of Yes for each name. p_yes: when -> [names]."""
+    """An image, and the probability of Yes for each name. p_yes: when -> [names]."""
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 3), width_ratios=(1, 2.4))
     axes[0].imshow(picture, interpolation="nearest")
     axes[0].axis("off")

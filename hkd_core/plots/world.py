@@ -16,16 +16,14 @@ def cooccurrence(together: np.ndarray, names: Sequence[str]) -> Figure:
     axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
     axis.set_yticks(range(len(names)), names, fontsize=6)
     axis.grid(False)
-    axis.set_title("how often the column's object is there, given the row's")
+    axis.set_title("How often the column's object is there, given the row's")
     figure.colorbar(image, shrink=0.8)
     return figure
 
 
 def before_and_after(pictures: Sequence[np.ndarray], texts: Sequence[str]) -> Figure:
-    """Augmentations: pairs of pictures with their texts below."""
-    figure = contact_sheet(pictures, texts, columns=4, title="Augmentations, before and after")
-    figure.set_figheight(1.2 * figure.get_figheight())  # texts have up to six lines
-    return figure
+    """Augmentations: pairs of images with their texts below."""
+    return contact_sheet(pictures, texts, columns=4, title="Augmentations, before and after")
 
 
 def language_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
@@ -35,9 +33,9 @@ def language_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Figu
         axis.plot([r["step"] for r in history], [r["answers"] for r in history], label=size)
     axis.set(
         ylim=(0, 2.5),
-        xlabel="step (at the jump: from rapid fire to the benchmarks' words)",
+        xlabel="step (at the jump: from short to full exercises)",
         ylabel="loss per answer token",
-        title="The look-up circuit appears at once",
+        title="The look-up circuit appears suddenly",
     )
     axis.legend()
     return figure

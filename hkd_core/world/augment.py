@@ -1,6 +1,6 @@
 """Diverse augmentation (DAS): pictures changed so that every label stays, texts changed so that it stays or flips as told.
 
-What an augmentation does to the label is never assumed: a changed example is made anew from its facts, and its label read off
+What an augmentation does to the label is never assumed. A changed example is made anew from its facts, and its label is read off
 the scene graph. The list of augmentations is our choice; HKD4VLM's abstract says only that they are diverse.
 """
 

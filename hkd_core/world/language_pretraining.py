@@ -70,7 +70,7 @@ Maker = Callable[[Scene, random.Random], Iterator[Exercise | None]]
 
 
 def out_of_view(scene: Scene, rng: random.Random) -> list[str]:
-    """Half of the time two names that are not in the scene, often ones that would fit it, for a context to speak of; else none."""
+    """For a context to speak of: half of the time two names that are not in the scene, often ones that would fit it. Else none."""
     hidden: list[str] = []
     if rng.random() < 0.5:
         return hidden
