@@ -122,8 +122,8 @@ def test_ternary_terms_are_gated_and_models_that_no_term_looks_into_stay_out_of_
     assert all(gated[name].total < open_[name].total for name in ("teacher", "assistant"))
     plain = TernaryStep(**trio, settings=settings(gate=True))
     assert set(plain.vlms) == {"student"} and set(plain(batch)) == {"labels", *TEACHERS}
-    with pytest.raises(UserError, match="weights: expected none below 0.*relations -1"):
-        TernaryStep(**trio, settings=settings(relation_weight=-1.0))
+    with pytest.raises(UserError, match="TernarySettings.relation_weight: expected a number of at least 0, got -1.0"):
+        settings(relation_weight=-1.0)
 
 
 def test_a_refinement_equals_its_steps_written_out_and_keeps_what_the_teachers_answered(examples, pictures):

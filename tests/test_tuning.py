@@ -27,7 +27,7 @@ def test_tuning_is_the_loop_on_labels_for_as_many_steps_as_are_wanted(examples, 
         vlm = tiny_vlm()
         data = training_set(examples[:8], pictures, student=vlm)
         if way == "library":
-            tune(vlm, data, SETTINGS, steps=6, seed=3)
+            tune(vlm, data, SETTINGS.replace(steps=6), seed=3)
         else:
             by_hand(Supervised(vlm), data.collate, data, steps=6)
         found.append(weights(vlm))
