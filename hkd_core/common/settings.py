@@ -118,12 +118,17 @@ class BaseModels(Strict):
                 yield name, f"the sizes of widths ({', '.join(self.widths)})", getattr(self, name)
 
 
-class TuneSettings(Strict):
-    """Settings of `tune` and `distil`."""
+class TrainSettings(Strict):
+    """What every training takes."""
 
-    steps: Count = key("Steps of tuning.", "steps")
+    steps: Count = key("Training steps.", "steps")
     batch_size: Count = key("Examples in a training batch.", "examples", default=64)
     learning_rate: Positive = key("Peak learning rate.", default=1e-3)
+
+
+class TuneSettings(TrainSettings):
+    """Settings of `tune` and `distil`."""
+
     kd_divergence: Divergence = key("Divergence of plain distillation.", default="forward_kl", source="arXiv 1503.02531")
     kd_temperature: Positive = key(
         "Temperature that softens both distributions in plain distillation.", default=2.0, source="arXiv 1503.02531; value ours"
@@ -141,29 +146,28 @@ class Supervised(TuneSettings):
     )
 
 
-def beta_contradicts(divergence: Divergence, beta: float) -> Iterator[tuple[str, str, Any]]:
-    """A beta at which the divergence is 0 for every pair of distributions, so that nothing would be learned."""
-    if divergence == "jsd" and beta in (0, 1):
-        yield "beta", "a number between 0 and 1 for jsd, which is 0 for every pair at both", beta
-    if divergence.startswith("skewed_") and beta == 1:
-        yield "beta", f"a number below 1 for {divergence}, which is 0 for every pair there", beta
+class DivergenceSettings(TrainSettings):
+    """A training that minimises a divergence between models."""
+
+    divergence: Divergence = key("Divergence between a model and those that teach it.", default="forward_kl")
+    beta: Share = key(
+        "Mixture weight of jsd and of the skewed divergences. The others ignore it.", default=0.5, source="arXiv 2306.13649, 2402.03898"
+    )
+    temperature: Positive = key("Temperature of the distributions.", default=2.0, source="arXiv 1503.02531; value ours")
+
+    def contradictions(self) -> Iterator[tuple[str, str, Any]]:
+        """A beta at which the divergence is 0 for every pair of distributions, so that nothing would be learned."""
+        if self.divergence == "jsd" and self.beta in (0, 1):
+            yield "beta", "a number between 0 and 1 for jsd, which is 0 for every pair at both", self.beta
+        if self.divergence.startswith("skewed_") and self.beta == 1:
+            yield "beta", f"a number below 1 for {self.divergence}, which is 0 for every pair there", self.beta
 
 
-class PyramidSettings(Strict):
+class PyramidSettings(DivergenceSettings):
     """Settings of `train_pyramid`."""
 
     steps: Count = key("Steps for each pair of neighbouring levels.", "steps")
-    batch_size: Count = key("Examples in a training batch.", "examples", default=64)
-    learning_rate: Positive = key("Peak learning rate.", default=1e-3)
-    divergence: Divergence = key("Divergence between the levels.", default="forward_kl")
-    beta: Share = key(
-        "Mixture weight of jsd and of the skewed divergences. The others ignore it.",
-        default=0.5,
-        source="arXiv 2306.13649, 2402.03898",
-    )
-    temperature: Positive = key(
-        "Temperature of the distributions at the first step.", default=2.0, source="arXiv 1503.02531; value ours"
-    )
+    temperature: Positive = key("Temperature at the first step.", default=2.0, source="arXiv 1503.02531; value ours")
     final_temperature: Positive = key("Temperature at the last step. It moves there step by step.", default=2.0)
     down_weight: Weight = key("Weight of the loss from the level above to the level below.", default=1.0)
     feedback_weight: Weight = key(
@@ -172,9 +176,6 @@ class PyramidSettings(Strict):
     peer_weight: Weight = key(
         "Weight of the loss between models of one level.", default=0.5, source="mutual learning, arXiv 1706.00384; value ours"
     )
-
-    def contradictions(self) -> Iterator[tuple[str, str, Any]]:
-        yield from beta_contradicts(self.divergence, self.beta)
 
 
 class Pyramid(PyramidSettings):
@@ -198,19 +199,10 @@ class Pyramid(PyramidSettings):
         yield from super().contradictions()
 
 
-class TernarySettings(Strict):
+class TernarySettings(DivergenceSettings):
     """Settings of `refine`."""
 
-    steps: Count = key("Training steps.", "steps")
-    batch_size: Count = key("Examples in a training batch.", "examples", default=64)
     learning_rate: Positive = key("Peak learning rate.", default=1.5e-3)
-    divergence: Divergence = key("Divergence between the student and each teacher.", default="forward_kl")
-    beta: Share = key(
-        "Mixture weight of jsd and of the skewed divergences. The others ignore it.",
-        default=0.5,
-        source="arXiv 2306.13649, 2402.03898",
-    )
-    temperature: Positive = key("Temperature of the distributions.", default=2.0, source="arXiv 1503.02531; value ours")
     label_weight: Weight = key("Weight of the cross-entropy with the labels.", default=0.1)
     teacher_weight: Weight = key("Weight of the divergence from the teacher, the top of the pyramid.", default=0.35)
     assistant_weight: Weight = key("Weight of the divergence from the assistant, the level above the student.", default=0.35)
@@ -222,9 +214,6 @@ class TernarySettings(Strict):
         "Weight of matching the teacher's hidden states. 0: not computed.", default=0.0, source="arXiv 1412.6550; value ours"
     )
     gate: bool = key("Weight an example by how far the three models agree with each other and with the label.", default=False)
-
-    def contradictions(self) -> Iterator[tuple[str, str, Any]]:
-        yield from beta_contradicts(self.divergence, self.beta)
 
 
 class Ternary(TernarySettings):
@@ -243,23 +232,18 @@ def as_written(number: float) -> float:
     return int(number) if number == int(number) else number
 
 
-class EvolveSettings(Strict):
+class EvolveSettings(TrainSettings):
     """Settings of SEED: of the two searches, of lessons and of `evolve`."""
 
     steps: Count = key("Steps of the first round, on answers.", "steps")
     caption_steps: Count = key("Steps of every later round, on captions.", "steps", default=1000)
-    batch_size: Count = key("Examples in a training batch.", "examples", default=64)
     learning_rate: Positive = key("Peak learning rate of the adapter.", default=3e-3)
     rank: Annotated[int, Field(ge=4, multiple_of=4)] = key(
         "Width of the adapter's bottleneck. The LoRA control has a quarter of it.", "features", default=64
     )
-    layers: Count = key(
-        "The adapter changes so many layers, counted from the last, or all if there are fewer.", "layers", default=4
-    )
+    layers: Count = key("The adapter changes so many layers, counted from the last, or all if there are fewer.", "layers", default=4)
     divergence: Divergence = key(
-        "Divergence that the adapter minimises.",
-        default="reverse_kl",
-        source=f"{SEED}: mode seeking; reverse KL is our reading",
+        "Divergence that the adapter minimises.", default="reverse_kl", source=f"{SEED}: mode seeking; reverse KL is our reading"
     )
     distortions: Annotated[tuple[tuple[ViewName, Weight], ...], Field(min_length=1)] = key(
         "What the model sees in place of the image, each with a strength. noise: diffusion step, 0 to 999. blur: sigma in pixels, "
@@ -275,9 +259,7 @@ class EvolveSettings(Strict):
         source=f"alpha of {VCD}; values ours",
     )
     text_alphas: Weights = key(
-        "Strengths of the purge to try for captions, with the distortions.",
-        default=(1.0,),
-        source=f"alpha of {VCD}; values ours",
+        "Strengths of the purge to try for captions, with the distortions.", default=(1.0,), source=f"alpha of {VCD}; values ours"
     )
     gammas: Weights = key(
         "Strengths to try for captions, with the model's own answers. 0, no purge, is always tried.", default=(0.5, 1.0, 1.5)
@@ -292,9 +274,7 @@ class EvolveSettings(Strict):
         "The cutoff for captions.", "share of the largest probability", default=0.1, source=f"beta of {VCD}; value ours"
     )
     anchor_weight: Weight = key("Weight of forward KL to the base model where nothing is purged.", default=3.0)
-    epsilon: Annotated[float, Field(gt=0, lt=1)] = key(
-        "Probability mass that smooths a purged distribution.", "probability", default=0.001
-    )
+    epsilon: Annotated[float, Field(gt=0, lt=1)] = key("Mass that smooths a purged distribution.", "probability", default=0.001)
 
     def contradictions(self) -> Iterator[tuple[str, str, Any]]:
         for number, (view, strength) in enumerate(self.distortions):

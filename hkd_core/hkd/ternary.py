@@ -149,7 +149,6 @@ def refine(
     wording: Wording | None = None,
     teacher_logprobs: Mapping[str, Tensor] | None = None,
     seed: int,
-    title: str = "refining",
 ) -> Refinement:
     """Refine the student, in place, against teacher, assistant, itself as it was, and the labels.
 
@@ -163,6 +162,6 @@ def refine(
     answers = dict(teacher_logprobs or ask_teachers(models, data, wording))
     torch.manual_seed(seed)
     step = TernaryStep(student, teacher, assistant, settings)
-    how = {"seed": seed, "lengths": data.lengths, "title": title}
+    how = {"seed": seed, "lengths": data.lengths, "title": "refining"}
     history = train(step, collate_with_teachers(data, answers), len(data), schedule_of(settings), **how)
     return Refinement(student, history, dict(step.weights), answers)

@@ -1,12 +1,11 @@
 """The two plain ways of tuning that a method is compared with: on labels alone, and by distillation from one teacher."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from torch import Tensor
 
 from hkd_core.common.errors import UserError
-from hkd_core.common.settings import TuneSettings
+from hkd_core.common.settings import TrainSettings, TuneSettings
 from hkd_core.models.vlm import VLM
 from hkd_core.training.examples import TrainingSet, as_training_set
 from hkd_core.training.objectives import Distillation, Supervised
@@ -16,25 +15,12 @@ from hkd_core.training.trainer import Schedule, train
 DECAY = 0.7  # share of the steps in which the learning rate falls to 0, for every way of tuning; our choice
 
 
-class Steps(Protocol):
-    """What every method's settings have: steps, examples a step, and the highest learning rate."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def learning_rate(self) -> float: ...
-
-
-def schedule_of(settings: Steps) -> Schedule:
+def schedule_of(settings: TrainSettings) -> Schedule:
     """The schedule of these settings."""
     return Schedule(settings.steps, settings.batch_size, settings.learning_rate, decay=DECAY)
 
 
-def tune(
-    vlm: VLM, data: TrainingSet | Sequence[dict], settings: Steps, *, seed: int, title: str = "tuning"
-) -> list[dict]:
+def tune(vlm: VLM, data: TrainingSet | Sequence[dict], settings: TrainSettings, *, seed: int, title: str = "tuning") -> list[dict]:
     """Train the model, in place, by cross-entropy on the labels; returns the history.
 
     data: examples with pictures (see `training.examples`), or a set with the model's features as "student".
