@@ -17,7 +17,7 @@ from hkd_core.common.settings import EvolveSettings
 from hkd_core.inference.contrast import purify
 from hkd_core.inference.generation import ProcessorFor
 from hkd_core.inference.scoring import choice_tokens, token_logits, view_logits
-from hkd_core.inference.views import FREE_TEXT_VIEWS, Features, of_views, with_ids
+from hkd_core.inference.views import FREE_TEXT_VIEWS, Features, with_ids
 from hkd_core.losses import smooth_logits
 from hkd_core.models.vlm import VLM, Encoded
 from hkd_core.seed.purge import Purge, yes_shift
@@ -211,8 +211,8 @@ class LessonMaker:
 
     def training_set(self, examples: Sequence[dict]) -> TrainingSet:
         """The examples with their pictures' features, clean and under the views of the purge."""
-        purge = self.purge
-        features = of_views(self.features.clean, self.features.under(purge.view, purge.strength))
+        features = {"student": self.features.clean}
+        features |= {f"view {k}": view for k, view in enumerate(self.features.under(self.purge.view, self.purge.strength))}
         features |= {f"clean {k}": view for k, view in enumerate(self._more_clean_views)}
         return TrainingSet(dict.fromkeys(features, self.vlm), examples, features)
 
