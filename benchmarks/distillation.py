@@ -13,7 +13,8 @@ from collections.abc import Callable
 import torch
 from scoring import VISUAL_TOKENS, build_llava
 
-from hkd_core.hkd.pyramid import PyramidSettings, PyramidStep
+from hkd_core.hkd import PyramidSettings
+from hkd_core.hkd.pyramid import PyramidStep
 from hkd_core.models import VLM
 from hkd_core.models.vlm import Encoded
 from hkd_core.training.examples import TrainingSet, answer_hidden, project

@@ -76,6 +76,8 @@ def run(part: str, seeds: list[int]) -> None:
             raise UserError(f"seed {seed}: stopped, see above; run the same again to go on")
         for name in TABLES[part]:
             made = folder / "reports" / profile / tables / name
+            if not made.is_file():
+                raise UserError(f"seed {seed}: expected the run to write {made.relative_to(root)}, it did not")
             write_bytes(root / f"reports/{profile}/seeds/{part}/{seed}-{name}", made.read_bytes())
         settings = re.sub(r"(?m)^seed:.*$", "", read_text(folder / "params.yaml"))
         made_by = fingerprint(folder / "build/code", folder / "hkd_core", folder / "dvc.yaml", settings=settings)

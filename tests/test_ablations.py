@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import training_set
 
-from hkd_core.world.ablations import Study, Variant, jobs_of
+from hkd_core.world.ablations import AblationStudy, Variant, jobs_of
 from hkd_core.world.sets import in_all_places
 
 
@@ -46,7 +46,7 @@ def test_a_variant_learns_from_the_labelled_pictures_what_was_made_of_them_and_t
     cfg = SimpleNamespace(
         base_models=SimpleNamespace(widths={"small": 32}), pyramid=SimpleNamespace(levels=levels), data=SimpleNamespace(tuned=2)
     )
-    study = Study(SimpleNamespace(), cfg, seed=0)
+    study = AblationStudy(SimpleNamespace(), cfg, seed=0)
     study.once("everything", lambda: data)
 
     def prompts(**how):

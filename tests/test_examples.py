@@ -6,7 +6,8 @@ import torch
 from conftest import tiny_vlm, training_set
 
 from hkd_core.common.errors import UserError
-from hkd_core.hkd.pyramid import PyramidSettings, PyramidStep
+from hkd_core.hkd import PyramidSettings
+from hkd_core.hkd.pyramid import PyramidStep
 from hkd_core.models.vlm import encode_all
 from hkd_core.training.examples import TrainingSet, answer_hidden, project
 

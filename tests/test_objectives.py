@@ -7,8 +7,9 @@ from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hkd_core.common.errors import UserError
-from hkd_core.hkd.pyramid import PyramidSettings, PyramidStep
-from hkd_core.hkd.ternary import TernarySettings, TernaryStep, ask_teachers
+from hkd_core.hkd import PyramidSettings, TernarySettings
+from hkd_core.hkd.pyramid import PyramidStep
+from hkd_core.hkd.ternary import TernaryStep, ask_teachers
 from hkd_core.inference.scoring import score_choices
 from hkd_core.models import load_vlm
 from hkd_core.training.examples import UNLABELLED, answer_hidden, project

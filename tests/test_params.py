@@ -1,5 +1,6 @@
 """Settings are checked strictly: each mistake is one line that names the key, what was expected and what stands there."""
 
+import pickle
 import re
 import subprocess
 import sys
@@ -210,6 +211,36 @@ def test_a_divergence_that_is_nothing_at_its_beta_is_refused_before_anything_is_
 def test_a_missing_key_is_named(write, stage, name):
     path = write(lambda laptop, _: laptop[stage].pop(name))
     assert refusal(path).startswith(f"params.yaml: profiles.laptop.{stage}.{name}: missing; expected ")
+
+
+def test_settings_made_in_python_have_the_laptops_values_where_none_are_given():
+    methods = [known.TuneSettings, known.PyramidSettings, known.TernarySettings, known.EvolveSettings]
+    for method, stage in zip(methods, ("supervised", "pyramid", "ternary", "self_evolution"), strict=True):
+        laptop, given = load_params(stage, profile="laptop", path=FILE), method(steps=7)
+        assert isinstance(laptop, method) and given.steps == 7
+        for name in method.model_fields.keys() - {"steps", "distortions"}:
+            assert getattr(given, name) == getattr(laptop, name), (stage, name)
+    assert set(known.EvolveSettings(steps=1).distortions) < {*laptop.distortions, ("none", 0)}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "steps: missing; expected a whole number of at least 1"),
+        ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
+        ({"steps": 1, "augmented": True}, f"augmented: unknown key; expected one of {', '.join(known.PyramidSettings.model_fields)}"),
+        ({"steps": 1, "divergence": "jsd", "beta": 0.0}, "beta: expected a number between 0 and 1 for jsd"),
+    ],
+)
+def test_wrong_settings_made_in_python_are_one_line_too(given, message):
+    with pytest.raises(UserError, match=f"^PyramidSettings.{re.escape(message)}[^\n]*$"):
+        known.PyramidSettings(**given)
+
+
+def test_settings_take_lists_and_are_copied_and_pickled_whole():
+    given = known.EvolveSettings(steps=3, distortions=[["blur", 2.5]])
+    assert given.distortions == (("blur", 2.5),)
+    assert pickle.loads(pickle.dumps(given)) == given.replace(steps=4).replace(steps=3) == given
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ stages:
     params: [seed]
     outs: [reports/tiny/tables/results.csv: {cache: false}, reports/tiny/tables/comparisons.csv: {cache: false}, reports/tiny/tables/outcomes.csv: {cache: false}]
 """
+OUTCOMES = ", reports/tiny/tables/outcomes.csv: {cache: false}"
 
 
 def command(*arguments, folder):
@@ -72,6 +73,14 @@ def test_seeds_refuse_what_is_not_committed_and_name_the_seed_that_failed(projec
     committed(project, "break")
     done = seeds_of(project, 1)
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: seed 1: stopped, see above")
+
+
+def test_a_table_that_no_stage_wrote_is_named_in_one_line(project):
+    (project / "dvc.yaml").write_text(STAGE.replace(" && cp results.csv outcomes.csv", "").replace(OUTCOMES, ""))
+    committed(project, "no outcomes")
+    done = seeds_of(project, 5)
+    expected = "error: seed 5: expected the run to write build/seeds/5/reports/tiny/tables/outcomes.csv, it did not"
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == expected and "Traceback" not in done.stderr
 
 
 def test_the_interval_over_seeds_is_students():

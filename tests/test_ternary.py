@@ -1,14 +1,15 @@
-"""The refinement (TCRD): every term against its formula, and the function against its steps written out."""
+"""The refinement (TCRD): every term against its formula, and the function against its equation in float64."""
 
 import pytest
 import torch
 from conftest import tiny_vlm, training_set
+from plain_training import doubled, histories, label_term, over_choices, soft_term
 
 from hkd_core.common.errors import UserError
-from hkd_core.hkd import refine
-from hkd_core.hkd.ternary import TEACHERS, TernarySettings, TernaryStep, ask_teachers, imitation, relations, roles
+from hkd_core.hkd import TernarySettings, refine
+from hkd_core.hkd.ternary import TEACHERS, TernaryStep, ask_teachers, imitation, relations, roles
 from hkd_core.training.examples import answer_hidden
-from hkd_core.training.teacher_answers import choice_logprobs, collate_with_teachers
+from hkd_core.training.teacher_answers import collate_with_teachers
 from hkd_core.training.trainer import Schedule, train
 from hkd_core.world.wording import WORDING
 
@@ -122,30 +123,32 @@ def test_ternary_terms_are_gated_and_models_that_no_term_looks_into_stay_out_of_
     assert all(gated[name].total < open_[name].total for name in ("teacher", "assistant"))
     plain = TernaryStep(**trio, settings=settings(gate=True))
     assert set(plain.vlms) == {"student"} and set(plain(batch)) == {"labels", *TEACHERS}
-    with pytest.raises(UserError, match="weights: expected none below 0.*relations -1"):
-        TernaryStep(**trio, settings=settings(relation_weight=-1.0))
+    with pytest.raises(UserError, match="TernarySettings.relation_weight: expected a number of at least 0, got -1.0"):
+        settings(relation_weight=-1.0)
 
 
-def test_a_refinement_equals_its_steps_written_out_and_keeps_what_the_teachers_answered(examples, pictures):
-    how = settings(steps=4, batch_size=4, learning_rate=1e-2, hidden_weight=0.5)
-    weights = []
-    for way in ("library", "written out"):
-        models = {"teacher": tiny_vlm(64, 2, 1), "assistant": tiny_vlm(32, 3, 2), "student": tiny_vlm(32, 1, 3)}
-        data = training_set(examples[:8], pictures, **models)
-        asked = {"teacher": "teacher", "assistant": "assistant", "itself": "student"}
-        answers = {name: choice_logprobs(models[role], role, data, WORDING) for name, role in asked.items()}
-        if way == "library":
-            found = refine(**models, data=data, settings=how, wording=WORDING, seed=3)
-            assert found.student is models["student"]
-            assert all(torch.equal(found.teacher_logprobs[name], logp) for name, logp in answers.items())
-            assert found.weights["itself"] == 0.2 and set(found.weights) == set(found.history[0]) - {"step"} | {"relations"}
-        else:
-            torch.manual_seed(3)
-            step = TernaryStep(**models, settings=how)
-            schedule = Schedule(4, 4, 1e-2, decay=0.7)
-            train(step, collate_with_teachers(data, answers), 8, schedule, seed=3, lengths=data.lengths)
-        weights.append([v.clone() for v in models["student"].model.state_dict().values()])
-    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+def test_a_refinement_follows_labels_and_three_teachers_in_float64_and_keeps_what_they_answered(examples, pictures):
+    models = {"teacher": tiny_vlm(64, 2, 1), "assistant": tiny_vlm(32, 3, 2), "student": tiny_vlm(32, 1, 3)}
+    data = training_set(examples[:8], pictures, **models)
+    with torch.no_grad():
+        told = {name: over_choices(doubled(models[role]), data, role, range(8)) for name, role in TEACHERS.items()}
+
+    def losses(vlm, rows):
+        own = over_choices(vlm, data, "student", rows)
+        soft = {name: (soft_term(own, [logits[i] for i in rows], 2.0), share[name]) for name, logits in told.items()}
+        return {"labels": (label_term(vlm, data, "student", rows), 0.1), **soft}
+
+    share = {"teacher": 0.35, "assistant": 0.35, "itself": 0.2}
+    rates = [3e-3 * share for share in (1, 0.964286, 0.607143, 0.25)]  # as in test_tuning, for four steps
+    expected = histories(models["student"], losses, data=data, batch_size=4, rates=rates, seed=3)
+    found = refine(**models, data=data, settings=settings(steps=4, batch_size=4, learning_rate=3e-3), seed=3)
+    assert found.student is models["student"]
+    for name in ("labels", *TEACHERS):
+        assert [row[name] for row in found.history] == pytest.approx(expected[name], rel=1e-3, abs=1e-5)
+        assert found.weights[name] == {"labels": 0.1, **share}[name]
+    for name, logits in told.items():
+        for kept, x in zip(found.teacher_logprobs[name], logits, strict=True):
+            assert torch.allclose(kept[: len(x)].double(), x.log_softmax(-1), atol=1e-4) and torch.isinf(kept[len(x) :]).all()
 
 
 def test_a_refinement_learns_from_examples_of_image_prompt_choices_and_answer_alone(trio, strange):

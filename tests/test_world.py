@@ -14,7 +14,7 @@ from hkd_core.world.drawn import scene_of
 from hkd_core.world.instructions import Bias, rehearsal
 from hkd_core.world.objects import COLORS, CONTEXT_OF, GRID, OBJECTS
 from hkd_core.world.render import render
-from hkd_core.world.scenes import Scene, absent, draw_scenes, save_scenes, stored_scene
+from hkd_core.world.scenes import Scene, absent, draw_scenes, save_scenes, stored_scenes
 from hkd_core.world.sets import with_rehearsal
 from hkd_core.world.tasks import FAITHFUL, LETTERS, caption, mme_pair, task1, task2
 from hkd_core.world.vocabulary import vocabulary, words_of
@@ -267,7 +267,7 @@ def test_pictures_and_examples_come_back_from_disk_and_the_same_rows_give_the_sa
         save_scenes(tmp_path / name / "p", scenes[:3], [pictures[s.image_id] for s in scenes[:3]])
         save_examples(tmp_path / name / "e", examples[:5])
     stored = load_pictures(tmp_path / "a" / "p")
-    assert np.array_equal(np.asarray(stored[1]), pictures[scenes[1].image_id]) and stored_scene(stored, 1) == scenes[1]
+    assert np.array_equal(np.asarray(stored[1]), pictures[scenes[1].image_id]) and stored_scenes(stored)[1] == scenes[1]
     assert load_examples(tmp_path / "a" / "e") == examples[:5]
     files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()]
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)

@@ -106,7 +106,7 @@ def test_what_the_tower_says_of_a_patch_tells_where_it_is():
     vision_pretraining.start_vision(tower)
     objective = vision_pretraining.VisionPretraining(tower, noise=0.5)
     data = vision_pretraining.Labelled(pixels, *language_pretraining.cells_of(scenes))
-    train(objective, vision_pretraining.collate_labelled(data), len(scenes), Schedule(300, 16, 1e-2), seed=0)
+    train(objective, vision_pretraining.collate_cells(**vars(data)), len(scenes), Schedule(300, 16, 1e-2), seed=0)
     with torch.no_grad():
         said = objective.place_head(objective.patches(pixels)).argmax(-1)
     assert (said == torch.arange(16)).float().mean() > 0.95

@@ -13,11 +13,11 @@ from hkd_core.seed import EvolveSettings, LessonMaker, Questions, evolve, search
 def evolve_on(model, validation, training, folder, steps=400):
     vlm = load_vlm(model)
     questions, seen = Questions(vlm, validation), Features.of_examples(vlm, validation)
-    search = search_purge(vlm, questions, seen, distortions=[("none", 0), ("noise", 500)], alphas=[0.5, 1, 2])
+    settings = EvolveSettings(steps=steps, distortions=[("none", 0), ("noise", 500)], alphas=[0.5, 1, 2])
+    search = search_purge(vlm, questions, seen, settings)
     taught = Features.of_examples(vlm, training)
-    lessons = LessonMaker(vlm, taught, search.purge, questions=training)
-    settings = EvolveSettings(steps=steps, batch_size=64, learning_rate=3e-3)
-    validate = partial(questions.validate, pictures=seen.clean)
+    lessons = LessonMaker(vlm, taught, search.purge, settings, questions=training)
+    validate = partial(questions.validate, features=seen.clean)
     found = evolve(vlm, lessons.course(1), settings, features=taught.clean, seed=0, validate=validate)
     found.save(folder)  # the adapter: load_vlm(model, adapter=folder)
     return search.table, found.table

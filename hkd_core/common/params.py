@@ -17,7 +17,7 @@ from hkd_core.common.command import ended, write
 from hkd_core.common.errors import UserError
 from hkd_core.common.root import find_root
 from hkd_core.common.settings import STAGES, File, Profile
-from hkd_core.common.strict import Strict, build, expected_of, plain, show
+from hkd_core.common.strict import Strict, build, check_complete, expected_of, plain, show
 
 EVOLVED = "base_models/medium"  # the self-evolved model that evaluation compares
 
@@ -92,6 +92,8 @@ def load_profile(*, profile: str | None = None, path: Path | None = None, **over
         if values and isinstance(sections.get(stage), dict):
             sections = sections | {stage: sections[stage] | plain(values, f"{where}.{stage}.")}
     found = build(Profile, sections, f"{where}.")
+    for stage, section in found:
+        check_complete(section, f"{where}.{stage}.")
     if "model" not in overrides.get("self_evolution", {}) and found.self_evolution.model != EVOLVED:
         got = show(found.self_evolution.model)
         raise UserError(

@@ -1,7 +1,10 @@
-"""What can be set in params.yaml: each key's meaning, unit, range and source, and the rules that hold between keys.
+"""What can be set: each key's meaning, unit, range and source, and the rules that hold between keys.
 
-One class a section, strict and frozen (see `strict`). A rule between keys stands in `contradictions`, never in a notebook.
-`python -m hkd_core.params` prints all of this with a profile's values. `params` reads the file.
+One class a section of params.yaml, strict and frozen (see `strict`). What a method takes (`PyramidSettings` and its like) is the
+base of its section, which adds what only the study decides. Its defaults are the profile laptop's values, and two distortions that
+every model can be shown; a profile gives every key.
+A rule between keys stands in `contradictions`, never in a notebook. `python -m hkd_core.params` prints all of this with a profile's
+values. `params` reads the file.
 """
 
 from collections.abc import Iterator
@@ -12,11 +15,11 @@ from pydantic import Field
 from hkd_core.common.strict import Strict
 
 Divergence = Literal["forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl"]
-View = Literal["noise", "blur", "patches", "blank", "alike", "least", "shuffled", "none"]
+ViewName = Literal["noise", "blur", "patches", "blank", "alike", "least", "shuffled", "none"]
 ImageChange = Literal["jitter", "blur", "noise", "patch_drop"]
 TextChange = Literal["paraphrase", "option_shuffle", "mirror", "polarity", "hard_negative", "counterfactual"]
 # Each list repeats what the library offers, because the library needs torch and this module must load fast. A test compares them.
-DIVERGENCES, VIEWS, IMAGE_CHANGES, TEXT_CHANGES = map(get_args, (Divergence, View, ImageChange, TextChange))
+DIVERGENCES, VIEWS, IMAGE_CHANGES, TEXT_CHANGES = map(get_args, (Divergence, ViewName, ImageChange, TextChange))
 
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
@@ -41,9 +44,12 @@ HKD, SEED, VCD = "HKD4VLM, arXiv 2506.13038", "SEED, arXiv 2507.04680", "VCD, ar
 SIZES = ("large", "medium", "small")
 
 
-def key(sentence: str, unit: str = "", *, source: str = OURS, expected: str = "") -> Any:
-    """A setting that must be given: what it means, its unit, its source; `expected` where the type cannot say what is allowed."""
-    return Field(description=sentence, json_schema_extra={"unit": unit, "source": source, "expected": expected})
+def key(sentence: str, unit: str = "", *, default: Any = ..., source: str = OURS, expected: str = "") -> Any:
+    """A setting: what it means, its unit, its source; `expected` where the type cannot say what is allowed.
+
+    default: for who makes the settings in Python; none if it must be given there, too.
+    """
+    return Field(default, description=sentence, json_schema_extra={"unit": unit, "source": source, "expected": expected})
 
 
 class Data(Strict):
@@ -112,53 +118,73 @@ class BaseModels(Strict):
                 yield name, f"the sizes of widths ({', '.join(self.widths)})", getattr(self, name)
 
 
-class Supervised(Strict):
+class TrainSettings(Strict):
+    """What every training takes."""
+
+    steps: Count = key("Training steps.", "steps")
+    batch_size: Count = key("Examples in a training batch.", "examples", default=64)
+    learning_rate: Positive = key("Peak learning rate.", default=1e-3)
+
+
+class TuneSettings(TrainSettings):
+    """Settings of `tune` and `distil`."""
+
+    kd_divergence: Divergence = key("Divergence of plain distillation.", default="forward_kl", source="arXiv 1503.02531")
+    kd_temperature: Positive = key(
+        "Temperature that softens both distributions in plain distillation.", default=2.0, source="arXiv 1503.02531; value ours"
+    )
+    kd_weight: Share = key(
+        "Weight of the teacher in plain distillation. The labels have the rest.", default=0.5, source="arXiv 1503.02531; value ours"
+    )
+
+
+class Supervised(TuneSettings):
     """The baselines: every size tuned on labels, and plain distillation from the large model to the small one."""
 
-    steps: Count = key("Steps of tuning.", "steps")
     long_steps: Count = key(
         "Steps of the long controls and of plain distillation: as many as the small model has in HKD4VLM.", "steps"
     )
-    batch_size: Count = key("Examples in a training batch.", "examples")
-    learning_rate: Positive = key("Peak learning rate.")
-    kd_divergence: Divergence = key("Divergence of plain distillation.", source="arXiv 1503.02531")
-    kd_temperature: Positive = key(
-        "Temperature that softens both distributions in plain distillation.", source="arXiv 1503.02531; value ours"
+
+
+class DivergenceSettings(TrainSettings):
+    """A training that minimises a divergence between models."""
+
+    divergence: Divergence = key("Divergence between a model and those that teach it.", default="forward_kl")
+    beta: Share = key(
+        "Mixture weight of jsd and of the skewed divergences. The others ignore it.", default=0.5, source="arXiv 2306.13649, 2402.03898"
     )
-    kd_weight: Share = key(
-        "Weight of the teacher in plain distillation. The labels have the rest.", source="arXiv 1503.02531; value ours"
+    temperature: Positive = key("Temperature of the distributions.", default=2.0, source="arXiv 1503.02531; value ours")
+
+    def contradictions(self) -> Iterator[tuple[str, str, Any]]:
+        """A beta at which the divergence is 0 for every pair of distributions, so that nothing would be learned."""
+        if self.divergence == "jsd" and self.beta in (0, 1):
+            yield "beta", "a number between 0 and 1 for jsd, which is 0 for every pair at both", self.beta
+        if self.divergence.startswith("skewed_") and self.beta == 1:
+            yield "beta", f"a number below 1 for {self.divergence}, which is 0 for every pair there", self.beta
+
+
+class PyramidSettings(DivergenceSettings):
+    """Settings of `train_pyramid`."""
+
+    steps: Count = key("Steps for each pair of neighbouring levels.", "steps")
+    temperature: Positive = key("Temperature at the first step.", default=2.0, source="arXiv 1503.02531; value ours")
+    final_temperature: Positive = key("Temperature at the last step. It moves there step by step.", default=2.0)
+    down_weight: Weight = key("Weight of the loss from the level above to the level below.", default=1.0)
+    feedback_weight: Weight = key(
+        "Weight of the loss from the level below to the level above, on labelled examples only.", default=0.1
+    )
+    peer_weight: Weight = key(
+        "Weight of the loss between models of one level.", default=0.5, source="mutual learning, arXiv 1706.00384; value ours"
     )
 
 
-def beta_contradicts(divergence: Divergence, beta: float) -> Iterator[tuple[str, str, Any]]:
-    """A beta at which the divergence is 0 for every pair of distributions, so that nothing would be learned."""
-    if divergence == "jsd" and beta in (0, 1):
-        yield "beta", "a number between 0 and 1 for jsd, which is 0 for every pair at both", beta
-    if divergence.startswith("skewed_") and beta == 1:
-        yield "beta", f"a number below 1 for {divergence}, which is 0 for every pair there", beta
-
-
-class Pyramid(Strict):
+class Pyramid(PyramidSettings):
     """PPOD: neighbouring levels of a pyramid of models train together, on labels and on each other."""
 
     levels: Annotated[tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...], Field(min_length=2)] = key(
         "The levels from top to bottom, each a list of sizes. A level teaches the next one. The small model is the last.",
         source=f"{HKD}; the levels are our choice",
         expected="at least two levels, each a list of sizes, none empty",
-    )
-    steps: Count = key("Steps for each pair of neighbouring levels.", "steps")
-    batch_size: Count = key("Examples in a training batch.", "examples")
-    learning_rate: Positive = key("Peak learning rate.")
-    divergence: Divergence = key("Divergence between the levels.")
-    beta: Share = key(
-        "Mixture weight of jsd and of the skewed divergences. The others ignore it.", source="arXiv 2306.13649, 2402.03898"
-    )
-    temperature: Positive = key("Temperature of the distributions at the first step.", source="arXiv 1503.02531; value ours")
-    final_temperature: Positive = key("Temperature at the last step. It moves there step by step.")
-    down_weight: Weight = key("Weight of the loss from the level above to the level below.")
-    feedback_weight: Weight = key("Weight of the loss from the level below to the level above, on labelled examples only.")
-    peer_weight: Weight = key(
-        "Weight of the loss between models of one level.", source="mutual learning, arXiv 1706.00384; value ours"
     )
     augmented: bool = key("Also train on augmented examples, and on lettered options in every order.", source=HKD)
 
@@ -170,29 +196,29 @@ class Pyramid(Strict):
             yield "levels", '"small" first in the lowest level, which later stages refine and evaluate', self.levels
         if self.levels[0][0] == self.levels[-2][-1]:
             yield "levels", "two models above the lowest level, a teacher and an assistant for the refinement", self.levels
-        yield from beta_contradicts(self.divergence, self.beta)
+        yield from super().contradictions()
 
 
-class Ternary(Strict):
+class TernarySettings(DivergenceSettings):
+    """Settings of `refine`."""
+
+    learning_rate: Positive = key("Peak learning rate.", default=1.5e-3)
+    label_weight: Weight = key("Weight of the cross-entropy with the labels.", default=0.1)
+    teacher_weight: Weight = key("Weight of the divergence from the teacher, the top of the pyramid.", default=0.35)
+    assistant_weight: Weight = key("Weight of the divergence from the assistant, the level above the student.", default=0.35)
+    self_weight: Weight = key("Weight of the divergence from the student's own answers before refinement.", default=0.2)
+    relation_weight: Weight = key(
+        "Weight of matching the assistant's relations between visual tokens and answer. 0: not computed.", default=0.0
+    )
+    hidden_weight: Weight = key(
+        "Weight of matching the teacher's hidden states. 0: not computed.", default=0.0, source="arXiv 1412.6550; value ours"
+    )
+    gate: bool = key("Weight an example by how far the three models agree with each other and with the label.", default=False)
+
+
+class Ternary(TernarySettings):
     """TCRD: the small model is refined against the large one, the medium one and its own earlier answers."""
 
-    steps: Count = key("Training steps.", "steps")
-    batch_size: Count = key("Examples in a training batch.", "examples")
-    learning_rate: Positive = key("Peak learning rate.")
-    divergence: Divergence = key("Divergence between the student and each teacher.")
-    beta: Share = key(
-        "Mixture weight of jsd and of the skewed divergences. The others ignore it.", source="arXiv 2306.13649, 2402.03898"
-    )
-    temperature: Positive = key("Temperature of the distributions.", source="arXiv 1503.02531; value ours")
-    label_weight: Weight = key("Weight of the cross-entropy with the labels.")
-    teacher_weight: Weight = key("Weight of the divergence from the teacher, the top of the pyramid.")
-    assistant_weight: Weight = key("Weight of the divergence from the assistant, the level above the student.")
-    self_weight: Weight = key("Weight of the divergence from the student's own answers before refinement.")
-    relation_weight: Weight = key("Weight of matching the assistant's relations between visual tokens and answer. 0: not computed.")
-    hidden_weight: Weight = key(
-        "Weight of matching the teacher's hidden states. 0: not computed.", source="arXiv 1412.6550; value ours"
-    )
-    gate: bool = key("Weight an example by how far the three models agree with each other and with the label.")
     shifted_teachers: bool = key("Teachers answer with mapping shift: the mean over all orders of the options.", source=HKD)
     augmented: bool = key("Also train on augmented examples, and on lettered options in every order.", source=HKD)
     unlabelled: CountOrNone = key(
@@ -200,59 +226,55 @@ class Ternary(Strict):
         "examples",
     )
 
-    def contradictions(self) -> Iterator[tuple[str, str, Any]]:
-        yield from beta_contradicts(self.divergence, self.beta)
-
 
 def as_written(number: float) -> float:
     """A whole number without its ".0"."""
     return int(number) if number == int(number) else number
 
 
-class SelfEvolution(Strict):
-    """SEED: identify what a model says without looking, purge it, and distil the purged answers into an adapter."""
+class EvolveSettings(TrainSettings):
+    """Settings of SEED: of the two searches, of lessons and of `evolve`."""
 
-    model: Annotated[str, Field(pattern=r"^\w+/[\w.-]+$")] = key(
-        "The model that evolves, under models/.", expected="text such as base_models/medium"
-    )
-    pictures: Count = key("Training images to ask about, without their labels, or all if there are fewer.", "images")
-    questions: Count = key("Presence questions about each image.", "questions")
-    captions: Count = key("Images that the model captions.", "images")
     steps: Count = key("Steps of the first round, on answers.", "steps")
-    caption_steps: Count = key("Steps of every later round, on captions.", "steps")
-    batch_size: Count = key("Examples in a training batch.", "examples")
-    learning_rate: Positive = key("Peak learning rate of the adapter.")
+    caption_steps: Count = key("Steps of every later round, on captions.", "steps", default=1000)
+    learning_rate: Positive = key("Peak learning rate of the adapter.", default=3e-3)
     rank: Annotated[int, Field(ge=4, multiple_of=4)] = key(
-        "Width of the adapter's bottleneck. The LoRA control has a quarter of it.", "features"
+        "Width of the adapter's bottleneck. The LoRA control has a quarter of it.", "features", default=64
     )
-    layers: Count = key("The adapter changes so many layers, counted from the last, or all if there are fewer.", "layers")
-    full_rate: Positive = key("Peak learning rate of the control that tunes all weights of the language model.")
-    rounds: Count = key("The largest number of rounds. Validation decides when to stop, and which round is kept.", "rounds")
+    layers: Count = key("The adapter changes so many layers, counted from the last, or all if there are fewer.", "layers", default=4)
     divergence: Divergence = key(
-        "Divergence that the adapter minimises.", source=f"{SEED}: mode seeking; reverse KL is our reading"
+        "Divergence that the adapter minimises.", default="reverse_kl", source=f"{SEED}: mode seeking; reverse KL is our reading"
     )
-    distortions: Annotated[tuple[tuple[View, Weight], ...], Field(min_length=1)] = key(
+    distortions: Annotated[tuple[tuple[ViewName, Weight], ...], Field(min_length=1)] = key(
         "What the model sees in place of the image, each with a strength. noise: diffusion step, 0 to 999. blur: sigma in pixels, "
         "above 0. patches: share dropped, 0 to 1. alike, least, shuffled: number of other images. blank, none: 0. "
         "Validation chooses one.",
+        default=(("noise", 500), ("none", 0)),
         source=f"noise: {VCD}; the others are our choice",
         expected="a list of [view, strength], at least one",
     )
     alphas: Weights = key(
-        "Strengths of the purge to try for questions. Validation chooses one.", source=f"alpha of {VCD}; values ours"
+        "Strengths of the purge to try for questions. Validation chooses one.",
+        default=(0.5, 1.0, 2.0, 4.0, 8.0),
+        source=f"alpha of {VCD}; values ours",
     )
     text_alphas: Weights = key(
-        "Strengths of the purge to try for captions, with the distortions.", source=f"alpha of {VCD}; values ours"
+        "Strengths of the purge to try for captions, with the distortions.", default=(1.0,), source=f"alpha of {VCD}; values ours"
     )
-    gammas: Weights = key("Strengths to try for captions, with the model's own answers. 0, no purge, is always tried.")
+    gammas: Weights = key(
+        "Strengths to try for captions, with the model's own answers. 0, no purge, is always tried.", default=(0.5, 1.0, 1.5)
+    )
     cutoffs: Annotated[tuple[Share, ...], Field(min_length=1)] = key(
         "Cutoffs to try for questions: a token stays if its probability is at least so large a share of the largest one.",
         "share of the largest probability",
+        default=(0.0, 0.01, 0.1, 0.3),
         source=f"beta of {VCD}; values ours",
     )
-    text_cutoff: Share = key("The cutoff for captions.", "share of the largest probability", source=f"beta of {VCD}; value ours")
-    anchor_weight: Weight = key("Weight of forward KL to the base model where nothing is purged.")
-    epsilon: Annotated[float, Field(gt=0, lt=1)] = key("Probability mass that smooths a purged distribution.", "probability")
+    text_cutoff: Share = key(
+        "The cutoff for captions.", "share of the largest probability", default=0.1, source=f"beta of {VCD}; value ours"
+    )
+    anchor_weight: Weight = key("Weight of forward KL to the base model where nothing is purged.", default=3.0)
+    epsilon: Annotated[float, Field(gt=0, lt=1)] = key("Mass that smooths a purged distribution.", "probability", default=0.001)
 
     def contradictions(self) -> Iterator[tuple[str, str, Any]]:
         for number, (view, strength) in enumerate(self.distortions):
@@ -261,6 +283,19 @@ class SelfEvolution(Strict):
                 yield f"distortions[{number}]", f"{expected} for {view}", as_written(strength)
         if len(set(self.distortions)) < len(self.distortions):
             yield "distortions", "each at most once", self.distortions
+
+
+class SelfEvolution(EvolveSettings):
+    """SEED: identify what a model says without looking, purge it, and distil the purged answers into an adapter."""
+
+    model: Annotated[str, Field(pattern=r"^\w+/[\w.-]+$")] = key(
+        "The model that evolves, under models/.", expected="text such as base_models/medium"
+    )
+    pictures: Count = key("Training images to ask about, without their labels, or all if there are fewer.", "images")
+    questions: Count = key("Presence questions about each image.", "questions")
+    captions: Count = key("Images that the model captions.", "images")
+    full_rate: Positive = key("Peak learning rate of the control that tunes all weights of the language model.")
+    rounds: Count = key("The largest number of rounds. Validation decides when to stop, and which round is kept.", "rounds")
 
 
 class Evaluate(Strict):

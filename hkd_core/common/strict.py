@@ -6,7 +6,8 @@ What was expected is read off the type and its limits, so the text can never dif
 import json
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -17,9 +18,19 @@ DEEPEST = 6  # levels of lists and keys in params.yaml; a reference of YAML to i
 
 
 class Strict(BaseModel):
-    """Settings that are never converted, never changed, and have no unknown keys; infinities and NaN are refused."""
+    """Settings that are never converted, never changed, and have no unknown keys; infinities and NaN are refused.
+
+    Lists become tuples. Raises UserError that names the first wrong key.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, **values: Any):
+        where = f"{type(self).__name__}."
+        with one_line(type(self), where):
+            super().__init__(**plain(values, where))
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # or pydantic calls it for sections within sections, too
 
     def contradictions(self) -> Iterator[tuple[str, str, Any]]:
         """(key, what was expected of it, its value) for settings that are valid one by one but not together."""
@@ -40,9 +51,17 @@ Section = TypeVar("Section", bound=Strict)
 
 
 def build(section: type[Section], values: Any, where: str) -> Section:
-    """A `section` from plain values. Raises UserError that begins with `where` and names the first wrong key, unknown keys first."""
+    """A `section` from plain values. Raises UserError as `one_line` does."""
+    with one_line(section, where):
+        found = section.model_validate(plain(values, where))
+    return found
+
+
+@contextmanager
+def one_line(section: type[Strict], where: str) -> Iterator[None]:
+    """Turns pydantic's error into a UserError that begins with `where` and names the first wrong key, unknown keys first."""
     try:
-        return section.model_validate(plain(values, where))
+        yield
     except ValidationError as error:
         found = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
         raise UserError(where + _line(section, found[0])) from None
@@ -96,7 +115,7 @@ def _inner(hint: Any, step: int | str) -> Any:
     """The type one step further in: of a model's key, a dict's value, a list's item."""
     hint = _bare(hint)
     if isinstance(hint, type) and issubclass(hint, Strict):
-        return hint.__annotations__[str(step)]
+        return get_type_hints(hint, include_extras=True)[str(step)]
     arguments = get_args(hint)
     return (
         arguments[step]
@@ -108,7 +127,14 @@ def _inner(hint: Any, step: int | str) -> Any:
 def expected_of(section: type[Strict], name: str) -> str:
     """What a setting's value must be, in words: its own, or its type's."""
     about: Any = section.model_fields[name].json_schema_extra or {}
-    return about.get("expected") or words(section.__annotations__[name])
+    return about.get("expected") or words(get_type_hints(section, include_extras=True)[name])
+
+
+def check_complete(section: Strict, where: str) -> None:
+    """Raises UserError for a key that was left to its default. A file gives every key, so that nothing else need be read."""
+    for name in type(section).model_fields:
+        if name not in section.model_fields_set:
+            raise UserError(f"{where}{name}: missing; expected {expected_of(type(section), name)}")
 
 
 def words(hint: Any) -> str:

@@ -290,7 +290,7 @@ def task_answers(
 
 def choice_scores(vlm: VLM, rows: Sequence[dict], pictures: Sequence[Encoded]) -> np.ndarray:
     """[N, choices] log-probabilities among the choices."""
-    scores = np.asarray(score_choices(vlm, rows, pictures=pictures, progress=True))
+    scores = np.asarray(score_choices(vlm, rows, pictures=pictures, title="scoring"))
     return scores - np.logaddexp.reduce(scores, 1, keepdims=True)
 
 

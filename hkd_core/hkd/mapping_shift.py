@@ -98,7 +98,7 @@ def shifted_scores(vlm: VLM, examples: Sequence[dict], pictures: Sequence[Encode
     """
     variants = [shifted(row, wording) for row in examples]
     seen = [picture for several, picture in zip(variants, pictures, strict=True) for _ in several]
-    scores = iter(score_choices(vlm, [variant for several in variants for variant, _ in several], pictures=seen, progress=True))
+    scores = iter(score_choices(vlm, [variant for several in variants for variant, _ in several], pictures=seen, title="scoring"))
     return [average(several, [next(scores) for _ in several]) for several in variants]
 
 

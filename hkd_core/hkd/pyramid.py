@@ -18,33 +18,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from hkd_core.common import settings as sections
 from hkd_core.common.errors import UserError
+from hkd_core.common.settings import PyramidSettings
 from hkd_core.losses import divergence
 from hkd_core.models.vlm import VLM
 from hkd_core.training.examples import UNLABELLED, TrainingSet, answer_hidden, as_training_set, project
 from hkd_core.training.objectives import ModelGroup, label_term, trainable
 from hkd_core.training.trainer import LossTerm, train
 from hkd_core.training.tuning import schedule_of
-
-
-@dataclass(frozen=True)
-class PyramidSettings:
-    """Settings of `train_pyramid`; params.yaml's section `pyramid` has the same names and explains them.
-
-    steps: of each pair of levels. divergence, beta: see `losses`. The temperature moves from `temperature` to `final_temperature`.
-    """
-
-    steps: int
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    divergence: str = "forward_kl"
-    beta: float = 0.5
-    temperature: float = 2.0
-    final_temperature: float = 2.0
-    down_weight: float = 1.0
-    feedback_weight: float = 0.1
-    peer_weight: float = 0.5
 
 
 def check_levels(levels: Sequence[Sequence[str]], known: Sequence[str]) -> None:
@@ -71,14 +52,10 @@ class PyramidStep(ModelGroup):
     """Two neighbouring levels trained together, on labels and on each other: the equation above.
 
     An upper model gets feedback only where a label corrects it; else the weaker models would be all that the stronger ones learn from.
-    Peers of one level learn from each other as in deep mutual learning (arXiv 1706.00384). Raises UserError for a negative weight.
+    Peers of one level learn from each other as in deep mutual learning (arXiv 1706.00384).
     """
 
-    def __init__(self, upper: Mapping[str, VLM], lower: Mapping[str, VLM], settings: PyramidSettings | sections.Pyramid):
-        weights = {name: getattr(settings, name) for name in ("down_weight", "feedback_weight", "peer_weight")}
-        if min(weights.values()) < 0:
-            given = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
-            raise UserError(f"pyramid weights: expected none below 0, got {given}")
+    def __init__(self, upper: Mapping[str, VLM], lower: Mapping[str, VLM], settings: PyramidSettings):
         super().__init__({name: trainable(vlm) for name, vlm in {**upper, **lower}.items()})
         self.upper, self.lower, self.settings = list(upper), list(lower), settings
         self.temperature = settings.temperature
@@ -123,7 +100,7 @@ class PyramidResult:
 def train_pyramid(
     models: Mapping[str, VLM],
     data: TrainingSet | Sequence[dict],
-    settings: PyramidSettings | sections.Pyramid,
+    settings: PyramidSettings,
     *,
     levels: Sequence[Sequence[str]] | None = None,
     seed: int,
@@ -132,7 +109,7 @@ def train_pyramid(
 
     models: name -> model, trained in place. data: examples with pictures (see `training.examples`), or a set with each model's features under
     its name. levels: names from the largest models to the smallest; None: each model is a level, in the order of `models`.
-    Raises UserError as `check_levels` and `PyramidStep` do.
+    Raises UserError as `check_levels` does.
     """
     levels = levels or [[name] for name in models]
     check_levels(levels, list(models))

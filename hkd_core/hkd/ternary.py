@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hkd_core.common import settings as sections
 from hkd_core.common.errors import UserError
+from hkd_core.common.settings import TernarySettings
 from hkd_core.data.wording import Wording
 from hkd_core.models.vlm import VLM
 from hkd_core.training.examples import TrainingSet, answer_hidden, as_training_set, project
@@ -28,25 +28,6 @@ from hkd_core.training.trainer import LossTerm, train
 from hkd_core.training.tuning import schedule_of
 
 TEACHERS = {"teacher": "teacher", "assistant": "assistant", "itself": "student"}  # name -> the role of the model that answers
-
-
-@dataclass(frozen=True)
-class TernarySettings:
-    """Settings of `refine`; params.yaml's section `ternary` has the same names and explains them."""
-
-    steps: int
-    batch_size: int = 64
-    learning_rate: float = 1.5e-3
-    divergence: str = "forward_kl"
-    beta: float = 0.5
-    temperature: float = 2.0
-    label_weight: float = 0.1
-    teacher_weight: float = 0.35
-    assistant_weight: float = 0.35
-    self_weight: float = 0.2
-    relation_weight: float = 0.0
-    hidden_weight: float = 0.0
-    gate: bool = False
 
 
 def relations(hidden: Tensor, image: Tensor, asked: Tensor) -> Tensor:
@@ -94,7 +75,7 @@ class TernaryStep(Distillation):
     states at every token that is not visual, read through a linear map (as in arXiv 1412.6550).
     """
 
-    def __init__(self, student: VLM, teacher: VLM, assistant: VLM, settings: TernarySettings | sections.Ternary):
+    def __init__(self, student: VLM, teacher: VLM, assistant: VLM, settings: TernarySettings):
         finer = {"relations": settings.relation_weight, "hidden": settings.hidden_weight}
         wanted = {"teacher": (teacher, settings.hidden_weight), "assistant": (assistant, settings.relation_weight)}
         super().__init__(
@@ -163,12 +144,11 @@ def refine(
     teacher: VLM,
     assistant: VLM,
     data: TrainingSet | Sequence[dict],
-    settings: TernarySettings | sections.Ternary,
+    settings: TernarySettings,
     *,
     wording: Wording | None = None,
     teacher_logprobs: Mapping[str, Tensor] | None = None,
     seed: int,
-    title: str = "refining",
 ) -> Refinement:
     """Refine the student, in place, against teacher, assistant, itself as it was, and the labels.
 
@@ -182,6 +162,6 @@ def refine(
     answers = dict(teacher_logprobs or ask_teachers(models, data, wording))
     torch.manual_seed(seed)
     step = TernaryStep(student, teacher, assistant, settings)
-    how = {"seed": seed, "lengths": data.lengths, "title": title}
+    how = {"seed": seed, "lengths": data.lengths, "title": "refining"}
     history = train(step, collate_with_teachers(data, answers), len(data), schedule_of(settings), **how)
     return Refinement(student, history, dict(step.weights), answers)

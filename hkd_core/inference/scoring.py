@@ -77,7 +77,7 @@ def score_choices(
     *,
     pictures: Sequence[Encoded] | None = None,
     batch_size: int = 128,
-    progress: bool = False,
+    title: str = "",
 ) -> list[list[float]]:
     """One list of log-probabilities per example, one per choice: log p(choice tokens | picture, prompt).
 
@@ -92,7 +92,6 @@ def score_choices(
     suffixes = [vlm.suffix(examples[i]["prompt"]) + list(start) for i, start in rows]
     keep = [len(start) + 1 for _, start in rows]
     logp: dict[tuple[int, tuple[int, ...]], Tensor] = {}
-    title = "scoring" if progress else ""
     for k, states in last_states(vlm, [pictures[i] for i, _ in rows], suffixes, keep, batch_size=batch_size, title=title):
         logp[rows[k]] = (states.float() @ vlm.head.float().T).log_softmax(-1).cpu()
     return [

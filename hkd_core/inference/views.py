@@ -7,7 +7,7 @@ smallest probability (`contrast.least`).
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -83,13 +83,6 @@ def with_ids(examples: Sequence[dict]) -> list[dict]:
             row = row | {"image_id": known[id(image)]}
         found.append(row)
     return found
-
-
-def of_views(
-    features: Mapping[str, Encoded], views: Sequence[Mapping[str, Encoded]], name: str = "view"
-) -> dict[str, Mapping[str, Encoded]]:
-    """The clean features under "student" and each view under "NAME 0", "NAME 1" and so on, as `TrainingSet` takes them."""
-    return {"student": features} | {f"{name} {k}": view for k, view in enumerate(views)}
 
 
 def gist(pixels: Tensor) -> Tensor:

@@ -2,6 +2,6 @@
 
 from hkd_core.models.adapter import HallucinationEliminationAdapter
 from hkd_core.models.loading import load_vlm
-from hkd_core.models.vlm import VLM
+from hkd_core.models.vlm import VLM, save_models
 
-__all__ = ["VLM", "HallucinationEliminationAdapter", "load_vlm"]
+__all__ = ["VLM", "HallucinationEliminationAdapter", "load_vlm", "save_models"]

@@ -6,7 +6,7 @@ So at step 0 the adapted model is the original to the bit. The base stays frozen
 abstract (arXiv 2507.04680) names such an adapter; its shape and its place are our choice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -19,7 +19,13 @@ from hkd_core.models.checkpoints import check_filled, read_object, read_tensors
 
 CONFIG_NAME = "hea_config.json"
 WEIGHTS_NAME = "hea.safetensors"
-MARK = "hallucination_elimination"  # on each hook, so that a second adapter sees the first
+MARK = "hallucination_elimination"  # on each hook: the adapter it belongs to
+
+
+def attached(layers: Iterable[nn.Module]) -> "HallucinationEliminationAdapter | None":
+    """The adapter that is attached to one of these decoder layers, if there is one."""
+    hooks = (hook for layer in layers for hook in layer._forward_hooks.values())
+    return next((getattr(hook, MARK) for hook in hooks if hasattr(hook, MARK)), None)
 
 
 class Bottleneck(nn.Module):
@@ -71,14 +77,14 @@ class HallucinationEliminationAdapter(nn.Module):
             raise UserError(f"adapter: made for hidden width {self.config['width']}, the model's is {width}")
         if len(decoder) < len(self.blocks):
             raise UserError(f"adapter: has {len(self.blocks)} layers, the model only {len(decoder)}")
-        if any(getattr(hook, MARK, False) for layer in decoder for hook in layer._forward_hooks.values()):
+        if attached(decoder) is not None:
             raise UserError("adapter: the model has another one attached; detach that first")
         core.requires_grad_(False)
         weight = core.get_output_embeddings().weight
         self.to(weight.device)
         for block, layer in zip(self.blocks, decoder[-len(self.blocks) :], strict=True):
             corrector = self._corrector(block)
-            setattr(corrector, MARK, True)
+            setattr(corrector, MARK, self)
             self._hooks.append(layer.register_forward_hook(corrector))
         return self
 

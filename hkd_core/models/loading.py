@@ -174,8 +174,8 @@ def attach(vlm: VLM, adapter: str) -> None:
             vlm.model = with_lora(vlm.model, adapter, find)
             return
         find(WEIGHTS_NAME)  # a hub's is fetched
-        vlm.adapter = HallucinationEliminationAdapter.from_pretrained(config.parent)
+        found = HallucinationEliminationAdapter.from_pretrained(config.parent)
         try:
-            vlm.adapter.attach(vlm.model)
+            found.attach(vlm.model)
         except UserError as error:
             raise UserError(f"{adapter}: not an adapter for {vlm.name}: {error}") from error

@@ -7,6 +7,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging as transformers_logging
 
 from hkd_core.common.errors import UserError
+from hkd_core.common.files import write_folder
 from hkd_core.common.progress import progress
+from hkd_core.models.adapter import HallucinationEliminationAdapter, attached
 
 MARK = "\u2402{}\u2403"  # stands for prompt and answer while the chat template is taken apart
 Picture = Image.Image | np.ndarray
@@ -36,7 +39,6 @@ class VLM:
 
     def __init__(self, model: nn.Module, processor, name: str = "model"):
         self.model, self.processor, self.name = model, processor, name
-        self.adapter: nn.Module | None = None  # hooked into the model by load_vlm: no part of its weights
         self.tokenizer = processor.tokenizer
         self.image_token = getattr(processor, "image_token", None)
         if not isinstance(self.image_token, str):
@@ -63,8 +65,13 @@ class VLM:
         """The decoder layers of the language model."""
         return decoder_layers(self.core)
 
+    @property
+    def adapter(self) -> HallucinationEliminationAdapter | None:
+        """The hallucination elimination adapter that is attached now. It is hooked in, and no part of the model's weights."""
+        return attached(self.layers)
+
     def parameters_count(self) -> int:
-        """How many parameters the model has, with the adapter that `load_vlm` attached."""
+        """How many parameters the model has, with the adapter that is attached now."""
         parts = [self.model] if self.adapter is None else [self.model, self.adapter]
         return sum(p.numel() for part in parts for p in part.parameters())
 
@@ -169,9 +176,9 @@ def encode_all(
     *,
     distort: Callable[[Tensor], Tensor] | None = None,
     batch_size: int = 250,
-    show: bool = False,
+    title: str = "",
 ) -> dict[str, list[Encoded]]:
-    """Every picture's features for every model; the processor runs once, for all.
+    """Every picture's features for every model; the processor runs once, for all. title: of its progress; "" shows none.
 
     Raises UserError if the models' processors treat pictures differently.
     """
@@ -181,11 +188,21 @@ def encode_all(
             raise UserError(f"{other.name} and {first.name}: their processors treat pictures differently")
     found: dict[str, list[Encoded]] = {name: [] for name in vlms}
     starts = range(0, len(pictures), batch_size)
-    for i in progress(starts, desc="seeing", unit="batch", leave=False, disable=not show):
+    for i in progress(starts, desc=title, unit="batch", leave=False, disable=not title):
         prepared = first.prepare(pictures[i : i + batch_size])
         for name, vlm in vlms.items():
             found[name] += vlm.encode(prepared, distort=distort)
     return found
+
+
+def save_models(folder: Path, vlms: Mapping[str, VLM]) -> Path:
+    """Write each model into a folder of its name, all of them or none; returns `folder`."""
+
+    def write(part: Path) -> None:
+        for name, vlm in vlms.items():
+            vlm.save(part / name)
+
+    return write_folder(folder, write)
 
 
 def distinct_pictures(examples: Iterable[dict]) -> tuple[list[Picture], list[int]]:

@@ -119,7 +119,7 @@ def evolution(history: Mapping[int, Sequence[Mapping]], table: Sequence[Mapping]
     """
     figure, axes = plt.subplots(1, 4, figsize=(14.4, 3))
     for number, records in history.items():
-        for term, style in (("purified", "-"), ("held", ":")):
+        for term, style in (("purified", "-"), ("anchored", ":")):
             steps, values = [r["step"] for r in records], [r[term] for r in records]
             axes[0].plot(steps, values, ls=style, color=COLORS[number], label=f"round {number}, {term}")
     axes[0].set(xlabel="step", ylabel="divergence per answer token", title="Distilling back")

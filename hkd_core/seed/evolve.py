@@ -15,63 +15,42 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from hkd_core.common.errors import UserError
+from hkd_core.common.settings import EvolveSettings
 from hkd_core.losses import divergence
 from hkd_core.models.adapter import HallucinationEliminationAdapter
 from hkd_core.models.vlm import VLM, Encoded, decoder_layers
 from hkd_core.seed.lessons import Lesson, collate_with
 from hkd_core.training.examples import answer_hidden, project
 from hkd_core.training.objectives import ModelGroup, trainable
-from hkd_core.training.trainer import LossTerm, Schedule, train
+from hkd_core.training.trainer import LossTerm, train
+from hkd_core.training.tuning import schedule_of
 
-LEARNERS = ("adapter", "lora", "full")
+LEARNERS = ("adapter", "lora", "full")  # what SEED trains, and two controls: a LoRA in every layer, the whole language model
+BETA = 0.5  # mixture weight of the controls jsd and skewed KL
 LORA_MODULES = r".*language_model.*\.(q_proj|v_proj|down_proj)"
 
 
 class EvolveStep(ModelGroup):
     """divergence(model with adapter || purged distribution) at the answers' positions. The base is frozen beside an adapter.
 
-    kind, beta: of the divergence. "reverse_kl" seeks modes, the others are controls.
     adapter: None means that what already requires a gradient learns, for instance the LoRA that peft has put into the model.
-    anchor_weight: of the anchors, where the divergence is always forward KL. Nothing was purged there, so there is no false mode to
-        let go of, and a model that must cover its earlier answers forgets less. Our choice.
+    Divergences other than "reverse_kl" are controls. At anchors it is always forward KL, times `anchor_weight`. Nothing was purged
+    there, so there is no false mode to let go of, and a model that must cover its earlier answers forgets less. Our choice.
     """
 
-    def __init__(
-        self, vlm: VLM, adapter: HallucinationEliminationAdapter | None, *, kind: str, beta: float = 0.5, anchor_weight: float = 1.0
-    ):
+    def __init__(self, vlm: VLM, adapter: HallucinationEliminationAdapter | None, settings: EvolveSettings):
         super().__init__({"student": vlm})
         if adapter is not None:
             vlm.model.requires_grad_(False)
             self.adapter = adapter.requires_grad_(True)
-        self.settings, self.anchor_weight = {"kind": kind, "beta": beta}, anchor_weight
+        self.settings = settings
 
     def forward(self, batch: dict) -> dict[str, LossTerm]:
         logits = project(self.vlms["student"], answer_hidden(self.vlms["student"], batch, "student")[0])
-        purified, _ = divergence(logits, batch["target"], mask=~batch["anchor"], **self.settings)
-        held, _ = divergence(logits, batch["target"], mask=batch["anchor"], kind="forward_kl")
-        return {"purified": LossTerm(purified), "held": LossTerm(held, self.anchor_weight)}
-
-
-@dataclass(frozen=True)
-class EvolveSettings:
-    """How a model evolves.
-
-    steps: of the first round. later_steps: of each later round, None for as many.
-    divergence: "reverse_kl", or another kind of `losses.divergence` as a control.
-    anchor_weight: of forward KL at anchors.
-    learner: "adapter", or a control: "lora" (a quarter of the rank, in every layer) or "full" (the whole language model).
-    rank, layers: of the adapter, which stands behind the last `layers` decoder layers, or behind all if there are fewer.
-    """
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    later_steps: int | None = None
-    divergence: str = "reverse_kl"
-    anchor_weight: float = 3.0
-    learner: str = "adapter"
-    rank: int = 64
-    layers: int = 4
+        how = {"kind": self.settings.divergence, "beta": BETA}
+        purified, _ = divergence(logits, batch["target"], mask=~batch["anchor"], **how)
+        anchored, _ = divergence(logits, batch["target"], mask=batch["anchor"], kind="forward_kl")
+        return {"purified": LossTerm(purified), "anchored": LossTerm(anchored, self.settings.anchor_weight)}
 
 
 @dataclass
@@ -115,20 +94,22 @@ class Evolution:
         self.states.append({name: p.detach().clone() for name, p in learned.items()})
 
 
-def new_learner(vlm: VLM, settings: EvolveSettings, *, seed: int) -> HallucinationEliminationAdapter | None:
+def new_learner(
+    vlm: VLM, settings: EvolveSettings, learner: str, *, seed: int
+) -> HallucinationEliminationAdapter | None:
     """Put what shall learn into the model; returns the adapter, if it is one. At first the model answers as before.
 
-    Raises UserError for an unknown learner.
+    A LoRA has a quarter of the adapter's rank. Raises UserError for an unknown learner.
     """
-    if settings.learner not in LEARNERS:
-        raise UserError(f'learner: expected one of {", ".join(LEARNERS)}, got "{settings.learner}"')
+    if learner not in LEARNERS:
+        raise UserError(f'learner: expected one of {", ".join(LEARNERS)}, got "{learner}"')
     torch.manual_seed(seed)
-    if settings.learner == "adapter":
+    if learner == "adapter":
         layers = min(settings.layers, len(decoder_layers(vlm.core)))
         width = vlm.head.shape[1]
         return HallucinationEliminationAdapter(width, rank=settings.rank, layers=layers).attach(vlm.model)
-    if settings.learner == "lora":
-        low = LoraConfig(r=max(settings.rank // 4, 1), lora_alpha=max(settings.rank // 2, 1), target_modules=LORA_MODULES)
+    if learner == "lora":
+        low = LoraConfig(r=settings.rank // 4, lora_alpha=settings.rank // 2, target_modules=LORA_MODULES)
         vlm.model = get_peft_model(vlm.model, low)
         vlm.model.peft_config["default"].base_model_name_or_path = vlm.name
     else:
@@ -144,6 +125,7 @@ def evolve(
     features: Mapping[str, Encoded],
     seed: int,
     validate: Callable[[VLM], Mapping[str, float]] | None = None,
+    learner: str = "adapter",
     title: str = "evolving",
 ) -> Evolution:
     """Learn a course of lessons, one in each round. The model ends with the round that validation likes best.
@@ -152,9 +134,10 @@ def evolve(
     features: image_id -> Encoded, of the lessons' pictures.
     validate: model -> what is found, `kept_by` among it (higher is better). The first round that is no better than the best one
         before it is the last. Without `validate` every round is learned, and the last one is kept.
+    learner: one of LEARNERS.
     Raises UserError where validation finds no `kept_by`, and as `new_learner` and `train` do.
     """
-    found = Evolution(vlm, new_learner(vlm, settings, seed=seed))
+    found = Evolution(vlm, new_learner(vlm, settings, learner, seed=seed))
     if validate is not None:
         found.table.append({"round": 0, **validate(vlm)})
         if "kept_by" not in found.table[0]:
@@ -164,10 +147,8 @@ def evolve(
         lesson = lesson if isinstance(lesson, Lesson) else lesson(found.table[-1] if found.table else {})
         found.lessons.append(lesson)
         data = lesson.training_set(vlm, features)
-        later = settings.steps if settings.later_steps is None else settings.later_steps
-        steps = settings.steps if number == 1 else later
-        schedule = Schedule(steps, settings.batch_size, settings.learning_rate, decay=0.7)
-        step = EvolveStep(vlm, found.adapter, kind=settings.divergence, anchor_weight=settings.anchor_weight)
+        schedule = schedule_of(settings if number == 1 else settings.replace(steps=settings.caption_steps))
+        step = EvolveStep(vlm, found.adapter, settings)
         how = {"seed": seed + number, "lengths": data.lengths, "title": title if len(course) == 1 else f"{title}, round {number}"}
         found.history[number] = train(step, collate_with(data, lesson.targets, lesson.anchors), len(data), schedule, **how)
         found.kept = number

@@ -13,20 +13,19 @@ import torch
 from torch import Tensor
 
 from hkd_core.common.errors import UserError
-from hkd_core.data.wording import Wording
+from hkd_core.common.settings import EvolveSettings
 from hkd_core.inference.contrast import purify
-from hkd_core.inference.generation import ProcessorFor, generate
+from hkd_core.inference.generation import ProcessorFor
 from hkd_core.inference.scoring import choice_tokens, token_logits, view_logits
-from hkd_core.inference.views import FREE_TEXT_VIEWS, Features, of_views, with_ids
+from hkd_core.inference.views import FREE_TEXT_VIEWS, Features, with_ids
 from hkd_core.losses import smooth_logits
 from hkd_core.models.vlm import VLM, Encoded
-from hkd_core.seed.purge import Purge
-from hkd_core.seed.self_verification import affirmed, evidence, name_starts, named_before, reweight, self_verifying
+from hkd_core.seed.purge import Purge, yes_shift
+from hkd_core.seed.self_verification import Captioning, evidence, name_starts, named_before, reweight, self_verifying
 from hkd_core.training.examples import TrainingSet
 
-HELD_QUESTIONS = 2  # about each picture, in lessons of captions
+ANCHORED_QUESTIONS = 2  # about each picture, in lessons of captions
 CAPTION_WEIGHT = 2  # how often each caption stands in a lesson
-TEACH = ("purged", "first_choice", "shifted")
 
 
 def purified_targets(
@@ -106,8 +105,8 @@ def collate_with(
         batch = data.collate(indices)
         batch["features"] = {"student": batch["features"]["student"]}
         chosen = [targets[i] for i in indices]
-        held = [torch.full((len(targets[i]),), bool(anchors and anchors[i])) for i in indices]
-        return batch | {"target": torch.cat(chosen), "anchor": torch.cat(held)}
+        anchored = [torch.full((len(targets[i]),), bool(anchors and anchors[i])) for i in indices]
+        return batch | {"target": torch.cat(chosen), "anchor": torch.cat(anchored)}
 
     return collate
 
@@ -129,12 +128,9 @@ class LessonMaker:
     """Makes the lessons of a model that teaches itself, with the model as it is at that moment.
 
     features: of the pictures to learn from. purge: what validation chose.
-    questions: yes/no questions whose answers are purged. They need no `answer`.
-    anchors: examples whose answers shall stay.
-    prompt, described: how to ask for a caption, and which pictures to describe (image_ids). Without them there are no captions.
-    names, gamma, caption_cutoff: what the model is asked about to purge its captions, how strongly the answers count, and the
-        plausible set of a caption's next word. gamma 0: captions are only held.
-    wording: of the dataset. epsilon: as for `purified_targets`.
+    questions: yes/no questions whose answers are purged. They need no `answer`. anchors: examples whose answers shall stay.
+    captioning: which pictures are described, and how. Without `ids` there are no captions.
+    gamma: how strongly the model's own answers purge its captions. 0: captions are anchors.
     Raises UserError for gamma above 0 without captions or names.
     """
 
@@ -143,81 +139,71 @@ class LessonMaker:
         vlm: VLM,
         features: Features,
         purge: Purge,
+        settings: EvolveSettings,
         *,
         questions: Sequence[dict],
         anchors: Sequence[dict] = (),
-        prompt: str = "",
-        described: Sequence[str] = (),
-        names: Sequence[str] = (),
+        captioning: Captioning | None = None,
         gamma: float = 0.0,
-        caption_cutoff: float = 0.1,
-        wording: Wording | None = None,
-        epsilon: float = 1e-3,
-        max_new_tokens: int = 28,
     ):
-        if gamma > 0 and not (names and prompt and described):
+        self.vlm, self.features, self.purge, self.settings = vlm, features, purge, settings
+        self.captioning, self.gamma = captioning or Captioning(), gamma
+        if gamma > 0 and not (self.captioning.names and self.captioning.prompt and self.captioning.ids):
             raise UserError(
                 "lessons: gamma above 0 purges captions, which needs a prompt, pictures to describe and names to ask about"
             )
-        self.vlm, self.features, self.purge = vlm, features, purge
         self.questions, self.anchors = ([{"answer": "", **row} for row in with_ids(rows)] for rows in (questions, anchors))
-        self.prompt, self.described, self.names = prompt, list(described), list(names)
-        self.gamma, self.caption_cutoff, self.wording = gamma, caption_cutoff, wording or Wording()
-        self.epsilon, self.max_new_tokens = epsilon, max_new_tokens
 
     def course(self, rounds: int) -> list[Callable[..., Lesson]]:
         """What `evolve` takes: first a lesson in answers, then, where captions are purged, lessons in captions."""
         return [self.answers, *[self.captions] * (rounds - 1 if self.gamma else 0)]
 
     def answers(self, found: Mapping[str, float] | None = None, *, teach: str = "purged") -> Lesson:
-        """Questions with their targets. Anchors and the model's own captions are held. found: not used, see `captions`.
+        """Questions with their targets; anchors and the model's own captions are anchored. found: not used, see `captions`.
 
         teach: "purged", or a control. "first_choice": the model's own most probable token, as if it were a label. "shifted": the
         control's constant shift alone is subtracted. Raises UserError for another word.
         """
-        if teach not in TEACH:
-            raise UserError(f'teach: expected one of {", ".join(TEACH)}, got "{teach}"')
-        targets = getattr(self, f"_{teach}")()
-        held, held_targets = self._anchored
-        return Lesson([*self.questions, *held], [*targets, *held_targets], [False] * len(targets) + [True] * len(held))
+        ways = {"purged": self._purged, "first_choice": self._first_choice, "shifted": self._shifted}
+        if teach not in ways:
+            raise UserError(f'teach: expected one of {", ".join(ways)}, got "{teach}"')
+        targets = ways[teach]()
+        anchored, anchor_targets = self._anchored
+        flags = [False] * len(targets) + [True] * len(anchored)
+        return Lesson([*self.questions, *anchored], [*targets, *anchor_targets], flags)
 
     def captions(self, found: Mapping[str, float] | None = None) -> Lesson:
         """The captions that the model writes now, plain and purged, with targets purged by what it answers now.
 
         found: what validation says of the model. Its `shift` is the constant that the answers need.
-        Two questions about each picture are held. The purged decoder's captions are needed because they name other things: nothing
+        Two questions about each picture are anchored. The purged decoder's captions are needed because they name other things: nothing
         else would teach how to go on from there.
         """
-        vlm, width = self.vlm, self.vlm.head.shape[0]
-        pictures = [self.features.clean[i] for i in self.described]
-        shift = (found or {}).get("shift", 0.0)
-        told = affirmed(vlm, self.names, pictures, self.wording, shift=shift, title="asking about every name")
-        starts = name_starts(vlm, self.names)
-        weights = evidence(told, starts, width, gamma=self.gamma)
-        captions = [*self.written(), *self.written(self_verifying(weights, starts, cutoff=self.caption_cutoff))]
-        of_picture = dict(zip(self.described, weights, strict=True))
-        how = {"cutoff": self.caption_cutoff, "epsilon": self.epsilon}
-        judged = verified_targets(vlm, self.training_set(captions), of_picture, starts, **how)
-        asked_before = Counter()
+        told = self.captioning.affirmed(self.vlm, self.features.clean, shift=(found or {}).get("shift", 0.0))
+        starts, cutoff = name_starts(self.vlm, self.captioning.names), self.settings.text_cutoff
+        weights = evidence(told, starts, self.vlm.head.shape[0], gamma=self.gamma)
+        captions = [*self.written(), *self.written(self_verifying(weights, starts, cutoff=cutoff))]
+        of_picture = dict(zip(self.captioning.ids, weights, strict=True))
+        how = {"cutoff": cutoff, "epsilon": self.settings.epsilon}
+        judged = verified_targets(self.vlm, self.training_set(captions), of_picture, starts, **how)
+        about = Counter()
         again = []
         for row in self.questions:
-            asked_before[row["image_id"]] += 1
-            again += [row] * (asked_before[row["image_id"]] <= HELD_QUESTIONS)
+            about[row["image_id"]] += 1
+            again += [row] * (about[row["image_id"]] <= ANCHORED_QUESTIONS)
         anchors = self._anchored[0][: len(self.anchors)]
         examples = [*again, *anchors, *captions * CAPTION_WEIGHT]
-        targets = [*self.held(again), *self._anchored[1][: len(anchors)], *judged * CAPTION_WEIGHT]
+        targets = [*self.anchor_targets(again), *self._anchored[1][: len(anchors)], *judged * CAPTION_WEIGHT]
         kept = len(again) + len(anchors)
         return Lesson(examples, targets, [True] * kept + [False] * (len(examples) - kept))
 
     def written(self, processor: ProcessorFor | None = None) -> list[dict]:
         """Captions of the pictures to be described, by the model as it is now, as examples."""
-        pictures = [self.features.clean[i] for i in self.described]
-        how = {"max_new_tokens": self.max_new_tokens, "processor": processor, "batch_size": 256, "title": "own captions"}
-        texts = generate(self.vlm, [self.prompt] * len(pictures), pictures, **how)
-        row = {"task": "caption", "prompt": self.prompt, "choices": []}
-        return [row | {"image_id": i, "answer": text} for i, text in zip(self.described, texts, strict=True)]
+        texts = self.captioning.write(self.vlm, self.features.clean, processor, batch_size=256, title="own captions")
+        row = {"task": "caption", "prompt": self.captioning.prompt, "choices": []}
+        return [row | {"image_id": i, "answer": text} for i, text in zip(self.captioning.ids, texts, strict=True)]
 
-    def held(self, examples: Sequence[dict]) -> list[Tensor]:
+    def anchor_targets(self, examples: Sequence[dict]) -> list[Tensor]:
         """Targets that keep every answer as the model gives it now."""
         if not examples:
             return []
@@ -225,8 +211,8 @@ class LessonMaker:
 
     def training_set(self, examples: Sequence[dict]) -> TrainingSet:
         """The examples with their pictures' features, clean and under the views of the purge."""
-        purge = self.purge
-        features = of_views(self.features.clean, self.features.under(purge.view, purge.strength))
+        features = {"student": self.features.clean}
+        features |= {f"view {k}": view for k, view in enumerate(self.features.under(self.purge.view, self.purge.strength))}
         features |= {f"clean {k}": view for k, view in enumerate(self._more_clean_views)}
         return TrainingSet(dict.fromkeys(features, self.vlm), examples, features)
 
@@ -238,25 +224,23 @@ class LessonMaker:
     def _anchored(self) -> tuple[list[dict], list[Tensor]]:
         """Anchors and the model's own captions, with what it says of them when it is asked first."""
         own = self.written()
-        return [*self.anchors, *own], [*self.held(self.anchors), *self.held(own)]
+        return [*self.anchors, *own], [*self.anchor_targets(self.anchors), *self.anchor_targets(own)]
 
     def _purged(self) -> list[Tensor]:
         data = self.training_set(self.questions)
         views = [name for name in data.names if name.startswith("view ")]
         clean = [name for name in data.names if not name.startswith("view ")]
-        how = {"cutoff": self.purge.cutoff, "shift": self._shift(self.purge.shift), "epsilon": self.epsilon, "clean": clean}
+        how = {"cutoff": self.purge.cutoff, "shift": self._shift(self.purge.shift), "epsilon": self.settings.epsilon, "clean": clean}
         return purified_targets(self.vlm, data, views, self.purge.view, alphas=[self.purge.alpha] * len(data), **how)
 
     def _first_choice(self) -> list[Tensor]:
-        own = self.held(self.questions)
-        return [smooth_logits(torch.where(x == x.amax(-1, keepdim=True), x, -torch.inf), self.epsilon) for x in own]
+        own, epsilon = self.anchor_targets(self.questions), self.settings.epsilon
+        return [smooth_logits(torch.where(x == x.amax(-1, keepdim=True), x, -torch.inf), epsilon) for x in own]
 
     def _shifted(self) -> list[Tensor]:
         how = {"alpha": 0.0, "cutoff": self.purge.cutoff, "shift": self._shift(self.purge.control_shift)}
-        return [smooth_logits(purify(x, x, **how), self.epsilon) for x in self.held(self.questions)]
+        return [smooth_logits(purify(x, x, **how), self.settings.epsilon) for x in self.anchor_targets(self.questions)]
 
     def _shift(self, value: float) -> Tensor:
-        """[V]: `value` at the first token of yes."""
-        shift = torch.zeros(self.vlm.head.shape[0])
-        shift[choice_tokens(self.vlm, self.questions[0]["prompt"], self.wording.yes_no)[0][0]] = value
-        return shift
+        yes = choice_tokens(self.vlm, self.questions[0]["prompt"], self.captioning.wording.yes_no)[0][0]
+        return yes_shift(yes, value, self.vlm.head.shape[0])

@@ -14,16 +14,15 @@ from torch import Tensor
 
 from hkd_core.common.errors import UserError
 from hkd_core.common.margins import auroc, best_shift, f1_of_yes
+from hkd_core.common.settings import EvolveSettings
 from hkd_core.data.wording import Wording
 from hkd_core.inference.contrast import isolate, purify
-from hkd_core.inference.generation import contrastive, generate
+from hkd_core.inference.generation import contrastive
 from hkd_core.inference.scoring import answer_logits, choice_tokens, token_logits
 from hkd_core.inference.views import FREE_TEXT_VIEWS, Features, with_ids
 from hkd_core.models.vlm import VLM, Encoded
-from hkd_core.seed.identify import View
-from hkd_core.seed.self_verification import affirmed, evidence, name_starts, self_verifying
+from hkd_core.seed.self_verification import Captioning, evidence, name_starts, self_verifying
 
-Pictures = Mapping[str, Encoded]  # image_id -> features
 WORTH = 0.002  # the AUROC that several clean views must gain, because they cost as many passes
 RECALL_KEPT = 1.0  # a purge of captions may lower recall by at most this, in percent
 
@@ -55,9 +54,9 @@ class Questions:
         self.fitted = np.ones(len(self.labels), bool) if fit_on is None else self.groups[fit_on]
         self.yes, self.no = (tokens[0] for tokens in choice_tokens(vlm, self.prompts[0], (yes, no)))
 
-    def about(self, pictures: Pictures) -> list[Encoded]:
-        """The picture of each question."""
-        return [pictures[row["image_id"]] for row in self.examples]
+    def about(self, features: Mapping[str, Encoded]) -> list[Encoded]:
+        """The picture of each question. features: image_id -> Encoded."""
+        return [features[row["image_id"]] for row in self.examples]
 
     def margins(self, logits: Tensor) -> np.ndarray:
         """[N] of yes over no, from logits [N, V]."""
@@ -77,9 +76,9 @@ class Questions:
         found = {"accuracy": float(np.mean(yes == self.labels)), "f1": f1_of_yes(yes, self.labels)}
         return found | self._fitted("f1", f1_of_yes(yes[self.fitted], self.labels[self.fitted]))
 
-    def validate(self, vlm: VLM, pictures: Pictures) -> dict[str, float]:
+    def validate(self, vlm: VLM, features: Mapping[str, Encoded]) -> dict[str, float]:
         """How a model answers now, without a shift: its scores and AUROC, the shift it would need, and `kept_by`: accuracy."""
-        margins = self.margins(answer_logits(vlm, self.prompts, self.about(pictures)))
+        margins = self.margins(answer_logits(vlm, self.prompts, self.about(features)))
         found = self.scores(margins, 0.0) | self._fitted("auroc", auroc(margins[self.fitted], self.labels[self.fitted]))
         return found | {"shift": self.shift(margins), "kept_by": found["accuracy"]}
 
@@ -122,44 +121,38 @@ class PurgeSearch:
     logits: dict[Hashable, Tensor]
 
 
-def ask(vlm: VLM, questions: Questions, views: Mapping[Hashable, tuple[str, Sequence[Pictures]]]) -> dict[Hashable, Tensor]:
-    """name -> (view, pictures under it) to name -> [N, V], the prior of the answers; what several names share is asked once."""
+def ask(
+    vlm: VLM, questions: Questions, views: Mapping[Hashable, tuple[str, Sequence[Mapping[str, Encoded]]]]
+) -> dict[Hashable, Tensor]:
+    """name -> (view, features under it) to name -> [N, V], the prior of the answers; what several names share is asked once."""
     suffixes = [vlm.suffix(prompt) for prompt in questions.prompts]
-    shown = [pictures for _, several in views.values() for pictures in several]
-    asked = [picture for pictures in shown for picture in questions.about(pictures)]
+    shown = [features for _, several in views.values() for features in several]
+    asked = [picture for features in shown for picture in questions.about(features)]
     flat = token_logits(vlm, suffixes * len(shown), [1] * len(asked), asked, title="asking")
     parts = (torch.cat(flat[n : n + len(suffixes)]) for n in range(0, len(flat), len(suffixes)))
     return {name: isolate([next(parts) for _ in several], view) for name, (view, several) in views.items()}
 
 
-def yes_shift(questions: Questions, logits: Tensor, value: float) -> Tensor:
-    """[V]: `value` at yes, 0 elsewhere, to be subtracted from logits [..., V]."""
-    shift = torch.zeros(logits.shape[-1])
-    shift[questions.yes] = value
+def yes_shift(yes: int, value: float, vocabulary: int) -> Tensor:
+    """[V]: `value` at the token of yes, 0 elsewhere, to be subtracted from logits [..., V]."""
+    shift = torch.zeros(vocabulary)
+    shift[yes] = value
     return shift
 
 
 def search_purge(
-    vlm: VLM,
-    questions: Questions,
-    features: Features,
-    *,
-    distortions: Sequence[View],
-    alphas: Sequence[float],
-    cutoffs: Sequence[float] = (0.1,),
-    clean_views: int = 1,
+    vlm: VLM, questions: Questions, features: Features, settings: EvolveSettings, *, clean_views: int = 1
 ) -> PurgeSearch:
-    """Which view and alpha purge best, by the mean AUROC of the groups of questions. Then the clean views and the cutoff.
+    """Which distortion and alpha purge best, by the mean AUROC of the groups of questions. Then the clean views and the cutoff.
 
-    distortions: (view, strength). alphas: besides 0, the control.
-    clean_views: try the mean of that many. It must gain WORTH in AUROC.
-    cutoffs: the one with the best accuracy among all tokens is chosen, because AUROC compares two tokens alone.
+    Alpha 0, the control, is always tried. Of the cutoffs the one with the best accuracy among all tokens is chosen, because AUROC
+    compares two tokens alone. clean_views: try the mean of that many. It must gain WORTH in AUROC.
     Raises UserError without an alpha above 0.
     """
+    distortions, alphas = settings.distortions, settings.alphas
     if not any(alpha > 0 for alpha in alphas):
         raise UserError(f"alphas: expected at least one above 0, got {list(alphas)}")
-    distortions = [(view, strength) for view, strength in distortions]
-    views: dict[Hashable, tuple[str, Sequence[Pictures]]] = {"clean": ("clean", [features.clean])}
+    views: dict[Hashable, tuple[str, Sequence[Mapping[str, Encoded]]]] = {"clean": ("clean", [features.clean])}
     if clean_views > 1:
         views["clean views"] = ("clean", features.clean_views(clean_views))
     logits = ask(vlm, questions, views | {d: (d[0], features.under(*d)) for d in distortions})
@@ -170,11 +163,12 @@ def search_purge(
     ]
     control = next(row for row in table if row["alpha"] == 0)
     best = max((row for row in table if row["alpha"] > 0), key=lambda row: row["auroc"])
-    prior, shift = logits[best["view"], best["strength"]], yes_shift(questions, logits["clean"], best["shift"])
+    prior = logits[best["view"], best["strength"]]
+    shift = yes_shift(questions.yes, best["shift"], prior.shape[-1])
     narrowed = []
     for count, name in ((1, "clean"), (clean_views, "clean views"))[: len(views)]:
         by_views = questions.auroc(questions.margins(purify(logits[name], prior, alpha=best["alpha"], cutoff=0.0)))
-        for cutoff in cutoffs:
+        for cutoff in settings.cutoffs:
             purged = purify(logits[name], prior, alpha=best["alpha"], cutoff=cutoff, shift=shift)
             accuracy = accuracy_of_all(questions, purged)
             row = {"clean_views": count, "cutoff": cutoff, "auroc": round(by_views, 4), "accuracy": round(accuracy, 4)}
@@ -219,45 +213,33 @@ class CaptionSearch:
 
 def search_caption_purge(
     vlm: VLM,
-    prompt: str,
+    captioning: Captioning,
     features: Features,
-    ids: Sequence[str],
-    score: Callable[[list[str]], Mapping[str, float]],
     purge: Purge,
-    *,
-    names: Sequence[str],
-    distortions: Sequence[View],
-    alphas: Sequence[float],
-    gammas: Sequence[float],
-    cutoffs: Sequence[float],
-    cutoff: float,
-    wording: Wording | None = None,
-    max_new_tokens: int = 28,
+    settings: EvolveSettings,
+    score: Callable[[list[str]], Mapping[str, float]],
 ) -> CaptionSearch:
     """Which strength gamma of self-verification purges captions best: the lowest chair_i among those that keep recall.
 
-    ids: the pictures to describe. score: texts -> {"chair_i", "recall"} in percent. names: what the model is asked about.
-    distortions, alphas: contrastive decoders, shown for comparison. cutoffs: other plausible sets, shown for comparison.
-    gammas, cutoff: the candidates. gamma 0, nothing purged, is always one of them.
+    score: texts -> {"chair_i", "recall"} in percent. gamma 0, nothing purged, is always a candidate; the others have `text_cutoff`.
+    Contrastive decoders (`text_alphas`) and the other cutoffs are shown for comparison.
     """
-    pictures = [features.clean[i] for i in ids]
-    told = affirmed(vlm, names, pictures, wording or Wording(), shift=purge.control_shift, title="asking about every name")
-    starts = name_starts(vlm, names)
+    told = captioning.affirmed(vlm, features.clean, shift=purge.control_shift)
+    starts, cutoff = name_starts(vlm, captioning.names), settings.text_cutoff
 
     def row(way: str, strength: float, width: float, processor: Callable | None) -> dict:
-        texts = generate(vlm, [prompt] * len(ids), pictures, max_new_tokens=max_new_tokens, processor=processor)
-        scores = score(texts)
+        scores = score(captioning.write(vlm, features.clean, processor))
         return {"way": way, "strength": strength, "cutoff": width} | {k: round(scores[k], 2) for k in ("chair_i", "recall")}
 
     table = [row("nothing purged", 0.0, 0.0, None)]
-    for view, strength in distortions:
-        shown = [[pictures[i] for i in ids] for pictures in features.under(view, strength)[:FREE_TEXT_VIEWS]]
-        for alpha in alphas:
+    for view, strength in settings.distortions:
+        shown = [[pictures[i] for i in captioning.ids] for pictures in features.under(view, strength)[:FREE_TEXT_VIEWS]]
+        for alpha in settings.text_alphas:
             how = contrastive(vlm, shown, view, alpha=alpha, cutoff=purge.cutoff)
             table.append(row(f"{view} {strength:g}", alpha, purge.cutoff, how))
-    for gamma in gammas:
+    for gamma in settings.gammas:
         weights = evidence(told, starts, vlm.head.shape[0], gamma=gamma)
-        table += [row("asked", gamma, c, self_verifying(weights, starts, cutoff=c)) for c in sorted({*cutoffs, cutoff})]
+        table += [row("asked", gamma, c, self_verifying(weights, starts, cutoff=c)) for c in sorted({*settings.cutoffs, cutoff})]
     plain = table[0]
     candidates = [plain, *(r for r in table if r["way"] == "asked" and r["cutoff"] == cutoff)]
     best = min((r for r in candidates if r["recall"] >= plain["recall"] - RECALL_KEPT), key=lambda r: r["chair_i"])

@@ -6,7 +6,8 @@ is weighted by the answer to a question about it. SEED's abstract says that a mo
 choice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,11 +17,39 @@ from transformers import LogitsProcessor
 from hkd_core.common.errors import UserError
 from hkd_core.data.wording import Wording
 from hkd_core.inference.contrast import purify
-from hkd_core.inference.generation import Batch, ProcessorFor
+from hkd_core.inference.generation import Batch, ProcessorFor, generate
 from hkd_core.inference.scoring import answer_logits, choice_tokens
 from hkd_core.models.vlm import VLM, Encoded
 
 ALREADY_NAMED = -20.0  # evidence against naming a thing twice
+
+
+@dataclass(frozen=True)
+class Captioning:
+    """How a model describes pictures, and what it is asked about to verify that.
+
+    prompt: asks for a caption. ids: the pictures to describe (image_ids). names: what the model is asked about. wording: of the dataset.
+    """
+
+    prompt: str = ""
+    ids: Sequence[str] = ()
+    names: Sequence[str] = ()
+    wording: Wording = field(default_factory=Wording)
+    max_new_tokens: int = 28
+
+    def write(
+        self, vlm: VLM, features: Mapping[str, Encoded], processor: ProcessorFor | None = None, **how: object
+    ) -> list[str]:
+        """A caption of each picture. features: image_id -> Encoded. how: for `generate`."""
+        pictures = [features[i] for i in self.ids]
+        return generate(
+            vlm, [self.prompt] * len(pictures), pictures, max_new_tokens=self.max_new_tokens, processor=processor, **how
+        )
+
+    def affirmed(self, vlm: VLM, features: Mapping[str, Encoded], *, shift: float) -> Tensor:
+        """[pictures, names], as `affirmed` gives it."""
+        pictures = [features[i] for i in self.ids]
+        return affirmed(vlm, self.names, pictures, self.wording, shift=shift, title="asking about every name")
 
 
 def name_starts(vlm: VLM, names: Sequence[str]) -> Tensor:

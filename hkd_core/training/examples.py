@@ -71,7 +71,7 @@ class TrainingSet:
             rows.append(row | {"image": image})
         rows = with_ids(rows)
         pictures = {row["image_id"]: row["image"] for row in rows}
-        encoded = encode_all(vlms, list(pictures.values()), show=True)
+        encoded = encode_all(vlms, list(pictures.values()), title="seeing")
         features = {name: dict(zip(pictures, several, strict=True)) for name, several in encoded.items()}
         return cls(vlms, [{key: value for key, value in row.items() if key != "image"} for row in rows], features)
 
@@ -120,14 +120,9 @@ def as_training_set(vlms: Mapping[str, VLM], data: TrainingSet | Sequence[dict])
     return data if isinstance(data, TrainingSet) else TrainingSet.of_examples(vlms, data)
 
 
-def view(batch: dict, name: str) -> dict:
-    """The batch as one of its models takes it."""
-    return batch | {"features": batch["features"][name]}
-
-
-def answer_hidden(vlm: VLM, batch: dict, name: str, **more: object) -> tuple[Tensor, Any]:
+def answer_hidden(vlm: VLM, batch: dict, name: str) -> tuple[Tensor, Any]:
     """([N, H] hidden states where an answer token comes next, the decoder's whole output)."""
-    output = vlm.hidden(view(batch, name), **more)
+    output = vlm.hidden(batch | {"features": batch["features"][name]})
     return output.last_hidden_state[batch["asked"]], output
 
 

@@ -4,12 +4,9 @@ An objective is a module that holds every model it needs and maps a batch to nam
 can be wrapped for many devices; frozen members simply have no parameters that require a gradient.
 """
 
-import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -17,7 +14,6 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from hkd_core.common.errors import UserError
-from hkd_core.common.files import write_json, write_text
 from hkd_core.common.precision import fast_dtype
 from hkd_core.common.progress import progress
 from hkd_core.losses import InfiniteDivergence
@@ -102,11 +98,41 @@ def shown(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
-def report_step(log: Path | None, title: str, step: int, values: dict, examples: list[int], ids: list[str]) -> Path:
-    """Write what a step that cannot go on was fed, beside the log or under build; returns where."""
-    where = Path(f"{log}.bad.json" if log else f"build/{re.sub('[^a-z0-9]+', '_', title.lower())}.bad.json")
-    terms = {name: str(value) for name, value in values.items()}
-    return write_json(where, {"step": step, "terms": terms, "examples": examples, "ids": ids})
+def refusal(what: str, fed: Sequence[tuple[list[int], dict]]) -> UserError:
+    """`what` is wrong, and the examples of these (indices, batch), by name or by place where they have none."""
+    names = [str(name) for indices, batch in fed for name in batch.get("ids", indices)]
+    return UserError(f"{what}; examples: {', '.join(names)}")
+
+
+def current_accelerator() -> Accelerator:
+    """On the GPU if there is one, in the precision of `fast_dtype`, which may have changed since the last training of this process."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    mixed = "bf16" if fast_dtype(device) == torch.bfloat16 else "no"
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed:
+        AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=mixed, cpu=device == "cpu")
+
+
+def backward(model: nn.Module, fed: Sequence[tuple[list[int], dict]], accelerator: Accelerator, where: str) -> dict[str, float]:
+    """Add the gradient of one step's micro-batches, as (indices, batch); returns each term over its global count. `where`: for errors."""
+    known = [name for name in COUNTS if name in fed[0][1]]
+    local = torch.tensor([[b[name] for name in known] for _, b in fed], dtype=torch.float64, device=accelerator.device).sum(0)
+    counts = dict(zip(known, accelerator.reduce(local).tolist(), strict=True))
+    values: dict[str, float] = {}
+    for indices, batch in fed:
+        try:
+            with accelerator.autocast():
+                terms = model(batch)
+        except InfiniteDivergence as error:
+            raise refusal(f"{where}: {error}", [(indices, batch)]) from error
+        loss = sum(term.weight * term.total / max(counts[term.per], 1) for term in terms.values())
+        for name, term in terms.items():
+            values[name] = values.get(name, 0.0) + float(term.total.detach()) / max(counts[term.per], 1)
+        if not math.isfinite(float(loss.detach())):
+            raise refusal(f"{where}: the loss is not finite ({shown(values)})", [(indices, batch)])
+        # DDP averages over processes; the counts are global already.
+        accelerator.backward(loss * accelerator.num_processes)
+    return values
 
 
 def train(
@@ -117,34 +143,27 @@ def train(
     *,
     seed: int,
     lengths: Sequence[int] | None = None,
-    log: Path | None = None,
     title: str = "training",
     callback: Callable[[int], None] | None = None,
     until: float = 0.0,
 ) -> list[dict]:
-    """Minimise the objective's terms over `count` examples; returns one record a logged step, also written to `log`.
+    """Minimise the objective's terms over `count` examples; returns one record a logged step.
 
     collate: indices -> batch, a dict with those COUNTS that the objective's terms are divided by. They are summed over all
     micro-batches and processes of a step before anything is divided, so that `accumulate` changes nothing.
     callback: called with the step's number after every step; a training that resumes calls it once, for the last step that was done.
     until: stop before the last step once the logged sum of terms is below this.
-    Raises UserError if the loss or its gradient is not finite, naming step and terms, before any weight is touched; the offending
-    examples, by place and by id, go to `<log>.bad.json`, or to build/<title>.bad.json without a log.
+    Raises UserError if the loss or its gradient is not finite, naming step, terms and examples, before any weight is touched.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    mixed = "bf16" if fast_dtype(device) == torch.bfloat16 else "no"
-    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed:
-        AcceleratorState._reset_state()  # HKD_PRECISION has changed since the last training of this process
-    accelerator = Accelerator(mixed_precision=mixed, cpu=device == "cpu")
+    accelerator = current_accelerator()
     torch.manual_seed(seed)
     trainable = [p for p in objective.parameters() if p.requires_grad]
     if not trainable:
         raise UserError(f"{title}: nothing to train: no parameter of the objective requires a gradient")
-    optimizers = make_optimizers(objective, schedule)
-    model, *optimizers = accelerator.prepare(objective, *optimizers)
-    model.train()
     if count < 1:
         raise UserError(f"{title}: nothing to train on: no examples")
+    model, *optimizers = accelerator.prepare(objective, *make_optimizers(objective, schedule))
+    model.train()
     world, rank = accelerator.num_processes, accelerator.process_index
     batches = shuffled(count, schedule.batch_size, schedule.steps * schedule.accumulate * world, seed, lengths)
     history: list[dict] = []
@@ -158,37 +177,16 @@ def train(
         callback(begin - 1)
     bar = progress(range(begin, schedule.steps), desc=title, unit="step", disable=not accelerator.is_main_process)
     for step in bar:
-        first = step * schedule.accumulate * world
+        first, where = step * schedule.accumulate * world, f"{title}: step {step}"
         mine = [batches[first + k * world + rank] for k in range(schedule.accumulate)]
-        micro = [to_device(collate(indices), accelerator.device) for indices in mine]
-        known = [name for name in COUNTS if name in micro[0]]
-        local = torch.tensor([[b[name] for name in known] for b in micro], dtype=torch.float64, device=accelerator.device).sum(0)
-        counts = dict(zip(known, accelerator.reduce(local).tolist(), strict=True))
+        fed = [(indices, to_device(collate(indices), accelerator.device)) for indices in mine]
+        values = backward(model, fed, accelerator, where)
+        norm = accelerator.clip_grad_norm_(trainable, schedule.clip or math.inf)
+        if not math.isfinite(float(norm)):
+            raise refusal(f"{where}: the gradient is not finite ({shown(values)})", fed)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * schedule.rate(step)
-        values: dict[str, float] = {}
-        for k, batch in enumerate(micro):
-            try:
-                with accelerator.autocast():
-                    terms = model(batch)
-            except InfiniteDivergence as error:
-                where = report_step(log, title, step, values, mine[k], batch.get("ids", []))
-                raise UserError(f"{title}: step {step}: {error}; its examples are in {where}") from error
-            loss = sum(term.weight * term.total / max(counts[term.per], 1) for term in terms.values())
-            for name, term in terms.items():
-                values[name] = values.get(name, 0.0) + float(term.total.detach()) / max(counts[term.per], 1)
-            if not math.isfinite(float(loss.detach())):
-                where = report_step(log, title, step, values, mine[k], batch.get("ids", []))
-                raise UserError(f"{title}: the loss is not finite at step {step} ({shown(values)}); its examples are in {where}")
-            # DDP averages over processes; the counts are global already.
-            accelerator.backward(loss * world)
-        norm = accelerator.clip_grad_norm_(trainable, schedule.clip or math.inf)
-        if not math.isfinite(float(norm)):
-            fed, ids = [i for part in mine for i in part], [name for batch in micro for name in batch.get("ids", [])]
-            where = report_step(log, title, step, values, fed, ids)
-            raise UserError(f"{title}: the gradient is not finite at step {step} ({shown(values)}); its examples are in {where}")
-        for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         for name, value in values.items():
@@ -199,8 +197,6 @@ def train(
             record = {"step": step + 1, **{name: round(value, 6) for name, value in zip(sums, whole, strict=True)}}
             history.append(record)
             sums = {}
-            if log is not None and accelerator.is_main_process:
-                write_text(log, "".join(json.dumps(record) + "\n" for record in history))
             bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in record.items() if name != "step"))
         if callback is not None:
             callback(step)

@@ -1,13 +1,11 @@
 """The two plain ways of tuning that a method is compared with: on labels alone, and by distillation from one teacher."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
 
-from hkd_core.common import settings as sections
 from hkd_core.common.errors import UserError
+from hkd_core.common.settings import TrainSettings, TuneSettings
 from hkd_core.models.vlm import VLM
 from hkd_core.training.examples import TrainingSet, as_training_set
 from hkd_core.training.objectives import Distillation, Supervised
@@ -17,55 +15,29 @@ from hkd_core.training.trainer import Schedule, train
 DECAY = 0.7  # share of the steps in which the learning rate falls to 0, for every way of tuning; our choice
 
 
-class Steps(Protocol):
-    """What every method's settings have: steps, examples a step, and the highest learning rate."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def learning_rate(self) -> float: ...
+def schedule_of(settings: TrainSettings) -> Schedule:
+    """The schedule of these settings."""
+    return Schedule(settings.steps, settings.batch_size, settings.learning_rate, decay=DECAY)
 
 
-@dataclass(frozen=True)
-class TuneSettings:
-    """Settings of `tune` and `distil`. kd_weight: of the divergence, in [0, 1], beside 1 - kd_weight for the labels."""
-
-    steps: int
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    kd_weight: float = 0.5
-    kd_divergence: str = "forward_kl"
-    kd_temperature: float = 2.0
-
-
-def schedule_of(settings: Steps, steps: int | None = None) -> Schedule:
-    """The schedule of these settings, if wanted with another number of steps."""
-    return Schedule(steps or settings.steps, settings.batch_size, settings.learning_rate, decay=DECAY)
-
-
-def tune(
-    vlm: VLM, data: TrainingSet | Sequence[dict], settings: Steps, *, seed: int, steps: int | None = None, title: str = "tuning"
-) -> list[dict]:
+def tune(vlm: VLM, data: TrainingSet | Sequence[dict], settings: TrainSettings, *, seed: int, title: str = "tuning") -> list[dict]:
     """Train the model, in place, by cross-entropy on the labels; returns the history.
 
     data: examples with pictures (see `training.examples`), or a set with the model's features as "student".
     """
     data = as_training_set({"student": vlm}, data)
     how = {"seed": seed, "lengths": data.lengths, "title": title}
-    return train(Supervised(vlm), data.collate, len(data), schedule_of(settings, steps), **how)
+    return train(Supervised(vlm), data.collate, len(data), schedule_of(settings), **how)
 
 
 def distil(
     student: VLM,
     data: TrainingSet | Sequence[dict],
-    settings: TuneSettings | sections.Supervised,
+    settings: TuneSettings,
     *,
     seed: int,
     teacher: VLM | None = None,
     teacher_logprobs: Tensor | None = None,
-    steps: int | None = None,
     title: str = "distilling",
 ) -> list[dict]:
     """Plain knowledge distillation of the student, in place, from one frozen teacher and the labels; returns the history.
@@ -89,4 +61,4 @@ def distil(
     )
     collate = collate_with_teachers(data.as_roles(student="student"), {"teacher": teacher_logprobs})
     how = {"seed": seed, "lengths": data.lengths, "title": title}
-    return train(objective, collate, len(data), schedule_of(settings, steps), **how)
+    return train(objective, collate, len(data), schedule_of(settings), **how)

@@ -33,16 +33,16 @@ class Variant:
     """One way of training, by what differs from the study's.
 
     way: "hkd", the whole method; "tuned", labels alone; "through_assistant", plain distillation of medium, then of small. size: of the
-    model that answers. data: arguments of `Study.examples`. pyramid, ternary: settings that change. steps: of `tuned`, if not the study's.
+    model that answers. data: arguments of `AblationStudy.examples`. supervised, pyramid, ternary: settings that change.
     apart: the pyramid's models are tuned each alone instead. by_name: run only when it is named.
     """
 
     way: str = "hkd"
     size: str = "small"
     data: Mapping[str, Any] = field(default_factory=dict)
+    supervised: Mapping[str, Any] = field(default_factory=dict)
     pyramid: Mapping[str, Any] = field(default_factory=dict)
     ternary: Mapping[str, Any] = field(default_factory=dict)
-    steps: int | None = None
     apart: bool = False
     by_name: bool = False
 
@@ -56,7 +56,7 @@ class Variant:
         return not (self.apart or self.pyramid or set(self.data) - {"unlabelled"})
 
 
-class Study:
+class AblationStudy:
     """The study's settings and data in one process, with what several variants need made once. cfg: a profile's settings."""
 
     def __init__(self, folders: Folders, cfg: Profile, seed: int):
@@ -122,14 +122,16 @@ class Study:
     def _tuned(self, variant: Variant) -> VLM:
         vlm = self.base(variant.size)
         data = self.examples(**variant.data).as_roles(student=variant.size)
-        tune(vlm, data, self.cfg.supervised, steps=variant.steps, seed=self.seed, title=f"tuning {variant.size}")
+        cfg = self.cfg.supervised.replace(**variant.supervised)
+        tune(vlm, data, cfg, seed=self.seed, title=f"tuning {variant.size}")
         return vlm
 
     def _through_assistant(self, variant: Variant) -> VLM:
-        data, cfg, teacher = self.examples(**variant.data), self.cfg.supervised, load_vlm(self.folders.models / "supervised/large")
+        data, teacher = self.examples(**variant.data), load_vlm(self.folders.models / "supervised/large")
+        cfg = self.cfg.supervised.replace(steps=self.cfg.supervised.long_steps)
         for size, taught_by in (("medium", "large"), (variant.size, "medium")):
             vlm, answers = self.base(size), choice_logprobs(teacher, taught_by, data)
-            how = {"steps": cfg.long_steps, "seed": self.seed, "title": f"{taught_by} teaches {size}"}
+            how = {"seed": self.seed, "title": f"{taught_by} teaches {size}"}
             distil(vlm, data.as_roles(student=size), cfg, teacher_logprobs=answers, **how)
             teacher = vlm
         return teacher
@@ -171,7 +173,7 @@ def jobs_of(variants: Mapping[str, Variant]) -> list[list[str]]:
     return sorted(filter(None, jobs), key=lambda names: (-len(names), "hkd" not in names[0]))
 
 
-def answers_of(study: Study, variants: Mapping[str, Variant]) -> dict[str, list[dict]]:
+def answers_of(study: AblationStudy, variants: Mapping[str, Variant]) -> dict[str, list[dict]]:
     """Every variant's answers, by name. Finished variants are kept under the profile's build, so a killed run goes on from there."""
     folders = study.folders
     models = [folders.models / name for name in ("base_models", "supervised", "pyramid")]
@@ -183,7 +185,7 @@ def answers_of(study: Study, variants: Mapping[str, Variant]) -> dict[str, list[
     return {name: found[name] for name in variants}
 
 
-def _run(study: Study, variants: Mapping[str, Variant], key: str) -> Sequence[list[dict]]:
+def _run(study: AblationStudy, variants: Mapping[str, Variant], key: str) -> Sequence[list[dict]]:
     kept = study.folders.build / "ablations"
     return [
         resumed(kept / f"{name}-{study.seed}.jsonl", f"{key} {variant}", partial(study.answers, variant))

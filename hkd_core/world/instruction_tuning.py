@@ -5,17 +5,15 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration
 
 from hkd_core.training.trainer import LossTerm
 from hkd_core.world.facts import Fact
 from hkd_core.world.instructions import Bias, description, presence
-from hkd_core.world.language_pretraining import WORD_ID, Conversations, Exercise, full_conversation
-from hkd_core.world.objects import CELLS
+from hkd_core.world.language_pretraining import WORD_ID, Exercise, answer_term, full_conversation, read
 from hkd_core.world.scenes import Scene, absent
 from hkd_core.world.tasks import YES_NO, yes_no
-from hkd_core.world.vocabulary import BOS, EOS, words_of
+from hkd_core.world.vocabulary import EOS, words_of
 
 
 def instructions(scene: Scene, rng: random.Random, bias: Bias | None) -> Iterator[Exercise | None]:
@@ -45,28 +43,10 @@ class Seen(nn.Module):
         self.projector, self.language = model.model.multi_modal_projector, model.model.language_model
 
     def hidden(self, batch: dict) -> Tensor:
-        table = self.language.embed_tokens.weight
-        cells = self.projector(batch["features"])
-        start = table[WORD_ID[BOS]].expand(len(cells), 1, -1)
-        inputs = torch.cat([start, cells, F.embedding(batch["words"], table)], 1)
-        return self.language(inputs_embeds=inputs).last_hidden_state[:, 1 + CELLS :]
+        return read(self.language, self.projector(batch["features"]), batch["words"])
 
     def forward(self, batch: dict) -> dict[str, LossTerm]:
-        asked = batch["targets"] >= 0
-        logits = F.linear(self.hidden(batch)[asked], self.language.embed_tokens.weight).float()
-        return {"answers": LossTerm(F.cross_entropy(logits, batch["targets"][asked], reduction="sum"))}
-
-
-def collate_seen(features: Tensor, data: Conversations):
-    """Indices -> batch for `train`: the tower's features [N, CELLS, width] and packed conversations about the same pictures."""
-
-    def collate(indices: list[int]) -> dict:
-        words, targets = data.words[indices], data.targets[indices]
-        used = int((words > 0).sum(1).max())
-        batch = {"features": features[indices], "words": words[:, :used], "targets": targets[:, :used]}
-        return batch | {"tokens": int((targets >= 0).sum()), "examples": len(indices)}
-
-    return collate
+        return {"answers": answer_term(self.language, self.hidden(batch), batch["targets"])}
 
 
 @torch.no_grad()

@@ -254,6 +254,21 @@ class Symbols(nn.Module):
         return content + self.row[cell // GRID] + self.column[cell % GRID]
 
 
+def read(language: nn.Module, cells: Tensor, words: Tensor) -> Tensor:
+    """[N, T, width]: the language model's last hidden states at `words` [N, T], token ids behind a scene's `cells` [N, CELLS, width]."""
+    table = language.embed_tokens.weight
+    start = table[WORD_ID[BOS]].expand(len(cells), 1, -1)
+    inputs = torch.cat([start, cells, F.embedding(words, table)], 1)
+    return language(inputs_embeds=inputs).last_hidden_state[:, 1 + CELLS :]
+
+
+def answer_term(language: nn.Module, hidden: Tensor, targets: Tensor) -> LossTerm:
+    """Cross-entropy of the hidden states [N, T, width] on the targets [N, T] that are answers."""
+    asked = targets >= 0
+    logits = F.linear(hidden[asked], language.embed_tokens.weight).float()
+    return LossTerm(F.cross_entropy(logits, targets[asked], reduction="sum"))
+
+
 class SymbolicLanguage(nn.Module):
     """Objective: the answers of packed exercises about a scene whose cells stand where a picture's tokens will."""
 
@@ -266,22 +281,20 @@ class SymbolicLanguage(nn.Module):
         cells = self.symbols(table, batch["objects"], batch["colors"])
         # The picture's tokens will not be this clean; noise makes the two meet.
         cells = cells + torch.randn_like(cells) * self.noise * table.std().detach()
-        start = table[WORD_ID[BOS]].expand(len(cells), 1, -1)
-        inputs = torch.cat([start, cells, F.embedding(batch["words"], table)], 1)
-        hidden = self.language(inputs_embeds=inputs).last_hidden_state[:, 1 + CELLS :]
-        asked = batch["targets"] >= 0
-        logits = F.linear(hidden[asked], table).float()
-        return {"answers": LossTerm(F.cross_entropy(logits, batch["targets"][asked], reduction="sum"))}
+        return {"answers": answer_term(self.language, read(self.language, cells, batch["words"]), batch["targets"])}
 
 
-def collate_conversations(data: Conversations):
-    """Indices -> batch for `train`, cut to the longest conversation in it."""
+def collate_conversations(data: Conversations, features: Tensor | None = None) -> Callable[[list[int]], dict]:
+    """Indices -> batch for `train`, cut to the longest conversation in it. features: [N, CELLS, width], of the same scenes' pictures."""
 
     def collate(indices: list[int]) -> dict:
         words, targets = data.words[indices], data.targets[indices]
         used = int((words > 0).sum(1).max())
         batch = {"words": words[:, :used], "targets": targets[:, :used]}
-        batch |= {"objects": data.objects[indices], "colors": data.colors[indices]}
+        if features is None:
+            batch |= {"objects": data.objects[indices], "colors": data.colors[indices]}
+        else:
+            batch["features"] = features[indices]
         return batch | {"tokens": int((targets >= 0).sum()), "examples": len(indices)}
 
     return collate
@@ -296,10 +309,7 @@ def symbolic_accuracy(objective: SymbolicLanguage, data: Conversations, batch_si
         batch = collate_conversations(data)(list(range(i, min(i + batch_size, len(data.words)))))
         batch = to_device(batch, table.device)
         cells = objective.symbols(table, batch["objects"], batch["colors"])
-        start = table[WORD_ID[BOS]].expand(len(cells), 1, -1)
-        inputs = torch.cat([start, cells, F.embedding(batch["words"], table)], 1)
-        hidden = objective.language(inputs_embeds=inputs).last_hidden_state[:, 1 + CELLS :]
-        asked = batch["targets"] >= 0
+        hidden, asked = read(objective.language, cells, batch["words"]), batch["targets"] >= 0
         right += int((F.linear(hidden[asked], table).argmax(-1) == batch["targets"][asked]).sum())
         total += int(asked.sum())
     return right / total

@@ -1,4 +1,4 @@
-"""What the built-in world asks a model that teaches itself: presence questions to be purged, and anchors to be held."""
+"""What the built-in world asks a model that teaches itself: presence questions to be purged, and anchors."""
 
 import random
 

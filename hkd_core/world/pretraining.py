@@ -14,7 +14,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from hkd_core.models.vlm import Picture
 from hkd_core.training.trainer import Schedule, train
-from hkd_core.world.instruction_tuning import Seen, collate_seen, instructions, presence_accuracy
+from hkd_core.world.instruction_tuning import Seen, instructions, presence_accuracy
 from hkd_core.world.instructions import Bias
 from hkd_core.world.language_pretraining import (
     Conversations,
@@ -31,8 +31,7 @@ from hkd_core.world.vision_pretraining import (
     Alignment,
     Labelled,
     VisionPretraining,
-    collate_features,
-    collate_labelled,
+    collate_cells,
     start_vision,
 )
 
@@ -92,7 +91,7 @@ def teach_vision(
     objective = VisionPretraining(model.model.vision_tower, noise=0.9)
     start_vision(model.model.vision_tower)
     schedule = Schedule(steps, 128, VISION_RATE)
-    return objective, train(objective, collate_labelled(data), len(data.pixels), schedule, seed=seed, title="vision")
+    return objective, train(objective, collate_cells(**vars(data)), len(data.pixels), schedule, seed=seed, title="vision")
 
 
 @torch.no_grad()
@@ -113,7 +112,8 @@ def align(
     """The model takes the trained tower, and its projector learns to say in word embeddings what the tower sees."""
     language.model.model.vision_tower.load_state_dict(tower.tower.state_dict())
     objective = Alignment(language.model, language.symbols)
-    collate = collate_features(features, *cells_of(list(scenes)))
+    objects, colors = cells_of(list(scenes))
+    collate = collate_cells(features=features, objects=objects, colors=colors)
     return train(objective, collate, len(features), Schedule(steps, 64, VISION_RATE), seed=seed, title=f"{size}: alignment")
 
 
@@ -142,6 +142,6 @@ def instruct(
     found = {}
     for name, talk in lessons.items():
         schedule = Schedule(steps[name], 32, INSTRUCTION_RATE, decay=0.7)
-        train(answers, collate_seen(features, talk), len(features), schedule, seed=seed, title=f"{size}: {name} instruction")
+        train(answers, collate_conversations(talk, features), len(features), schedule, seed=seed, title=f"{size}: {name} instruction")
         found[f"crisp_presence_after_{name}"] = presence_accuracy(answers, check[0], list(check[1]), seed)
     return found

@@ -119,11 +119,6 @@ def save_scenes(folder: str | Path, scenes: Sequence[Scene], pictures: Iterable[
     )
 
 
-def stored_scene(pictures: Pictures, i: int) -> Scene:
-    """The scene graph of the i-th stored picture."""
-    return Scene.from_graph(pictures.ids[i], json.loads(pictures.table[i]["graph"]))
-
-
 def stored_scenes(pictures: Pictures) -> list[Scene]:
     """The scene graphs of all stored pictures, in their order."""
     pairs = zip(pictures.ids, pictures.table["graph"], strict=True)

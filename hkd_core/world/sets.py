@@ -23,7 +23,7 @@ def features_of(vlms: Mapping[str, VLM], folders: Sequence[Path], wanted: Collec
         pictures = load_pictures(folder)
         some = pictures.table.select([i for i, image_id in enumerate(pictures.ids) if image_id in wanted])
         pictures = Pictures(some, pictures.where)
-        for name, encoded in encode_all(vlms, pictures, show=True).items():
+        for name, encoded in encode_all(vlms, pictures, title="seeing").items():
             found[name] |= dict(zip(pictures.ids, encoded, strict=True))
     return found
 

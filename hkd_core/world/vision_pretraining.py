@@ -5,6 +5,7 @@ by all sizes, as LLaVA-1.5's 7B and 13B share theirs. A projector is aligned so 
 word embeddings that the language model learned to read (`Symbols`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -69,11 +70,11 @@ class VisionPretraining(nn.Module):
         return float(objects), float(colors)
 
 
-def collate_labelled(data: Labelled):
-    """Indices -> batch for `train`; a patch counts as a token."""
+def collate_cells(**columns: Tensor) -> Callable[[list[int]], dict]:
+    """Indices -> batch for `train` of these columns, each [N, ...]; a patch counts as a token."""
 
     def collate(indices: list[int]) -> dict:
-        batch = {"pixels": data.pixels[indices], "objects": data.objects[indices], "colors": data.colors[indices]}
+        batch: dict = {name: column[indices] for name, column in columns.items()}
         return batch | {"tokens": len(indices) * CELLS, "examples": len(indices)}
 
     return collate
@@ -103,16 +104,6 @@ class Alignment(nn.Module):
             "squared": LossTerm(squared),
             "names": LossTerm(F.cross_entropy(logits, batch["objects"][there], reduction="sum")),
         }
-
-
-def collate_features(features: Tensor, objects: Tensor, colors: Tensor):
-    """Indices -> batch for `train`: the tower's features [N, CELLS, width] with what stands in each cell."""
-
-    def collate(indices: list[int]) -> dict:
-        batch = {"features": features[indices], "objects": objects[indices], "colors": colors[indices]}
-        return batch | {"tokens": len(indices) * CELLS, "examples": len(indices)}
-
-    return collate
 
 
 def start_vision(tower: CLIPVisionModel) -> None:
