@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from hkd_core.common.errors import UserError
 from hkd_core.losses import divergence
 from hkd_core.models.adapter import HallucinationEliminationAdapter
-from hkd_core.models.vlm import VLM, Encoded, decoder_layers
+from hkd_core.models.families import decoder_name
+from hkd_core.models.vlm import VLM, Encoded
 from hkd_core.seed.lessons import Lesson, collate_with
 from hkd_core.training.examples import answer_hidden, project
 from hkd_core.training.objectives import ModelGroup, trainable
 from hkd_core.training.trainer import LossTerm, Schedule, train
 
 LEARNERS = ("adapter", "lora", "full")
-LORA_MODULES = r".*language_model.*\.(q_proj|v_proj|down_proj)"
+LORA_MODULES = r".*{}.*\.(q_proj|v_proj|down_proj)"  # of the language model, by its name
 
 
 class EvolveStep(ModelGroup):
@@ -124,11 +125,12 @@ def new_learner(vlm: VLM, settings: EvolveSettings, *, seed: int) -> Hallucinati
         raise UserError(f'learner: expected one of {", ".join(LEARNERS)}, got "{settings.learner}"')
     torch.manual_seed(seed)
     if settings.learner == "adapter":
-        layers = min(settings.layers, len(decoder_layers(vlm.core)))
+        layers = min(settings.layers, len(vlm.layers))
         width = vlm.head.shape[1]
         return HallucinationEliminationAdapter(width, rank=settings.rank, layers=layers).attach(vlm.model)
     if settings.learner == "lora":
-        low = LoraConfig(r=max(settings.rank // 4, 1), lora_alpha=max(settings.rank // 2, 1), target_modules=LORA_MODULES)
+        modules = LORA_MODULES.format(decoder_name(vlm.core))
+        low = LoraConfig(r=max(settings.rank // 4, 1), lora_alpha=max(settings.rank // 2, 1), target_modules=modules)
         vlm.model = get_peft_model(vlm.model, low)
         vlm.model.peft_config["default"].base_model_name_or_path = vlm.name
     else:

@@ -93,13 +93,14 @@ class TrainingSet:
         """
         ids = [self.examples[i]["image_id"] for i in indices]
         first = self.pictures[self.names[0]]
-        batch = self.vlm.inputs([first[i] for i in ids], [self.suffixes[i] for i in indices])
+        answers = [self.lengths[i] - self.prompts[i] for i in indices]
+        batch = self.vlm.inputs([first[i] for i in ids], [self.suffixes[i] for i in indices], answers=answers)
         asked = torch.zeros_like(batch["attention_mask"], dtype=torch.bool)
         following = batch["input_ids"].roll(-1, 1)
         for row, i in enumerate(indices):
             end = len(first[ids[row]].prefix) + len(self.suffixes[i])
             if self.examples[i]["answer"]:
-                asked[row, end - (self.lengths[i] - self.prompts[i]) - 1 : end - 1] = True
+                asked[row, end - answers[row] - 1 : end - 1] = True
             else:
                 asked[row, end - 1], following[row, end - 1] = True, UNLABELLED
         batch |= {
@@ -134,4 +135,4 @@ def answer_hidden(vlm: VLM, batch: dict, name: str, **more: object) -> tuple[Ten
 def project(vlm: VLM, hidden: Tensor, vocabulary: int | None = None) -> Tensor:
     """[N, V] float32 logits of hidden states [N, H], over the first `vocabulary` rows of the head. Only these positions meet the head."""
     with torch.autocast(hidden.device.type, enabled=False):
-        return hidden.float() @ vlm.head[:vocabulary].float().T
+        return vlm.logits(hidden, vocabulary)
