@@ -186,6 +186,12 @@ def up_to_last(ids: Sequence[int], token: int, name: str) -> tuple[list[int], li
     return ids[:end], ids[end:]
 
 
+def preparation(processor: Any, template: Template) -> tuple:
+    """All that decides what a processor makes of a picture; equal for models that can share its output."""
+    own = {k: v for k, v in vars(processor).items() if isinstance(v, int | float | str) and k != "chat_template"}
+    return type(processor), own, processor.image_processor.to_dict(), template.head, template.special
+
+
 # Features
 
 

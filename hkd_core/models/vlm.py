@@ -47,7 +47,7 @@ class VLM:
         self.image_token_id = expected if known else self.tokenizer.convert_tokens_to_ids(self.image_token)
         self.ends = families.end_tokens(self.core, self.tokenizer)
         placeholder, *ends = self.tokenizer.convert_ids_to_tokens([self.image_token_id, *self.ends])
-        self.template = families.read_template(name, processor, placeholder, ends)
+        self.template = families.read_template(name, processor, placeholder, [end for end in ends if end is not None])
 
     @property
     def core(self) -> nn.Module:
@@ -176,20 +176,22 @@ def encode_all(
     batch_size: int = 250,
     show: bool = False,
 ) -> dict[str, list[Encoded]]:
-    """Every picture's features for every model; the processor runs once, for all.
-
-    Raises UserError if the models' processors treat pictures differently.
-    """
-    first, *others = vlms.values()
-    for other in others:
-        if other.processor.image_processor.to_dict() != first.processor.image_processor.to_dict():
-            raise UserError(f"{other.name} and {first.name}: their processors treat pictures differently")
+    """Every picture's features for every model; a processor runs once for all models that share its settings and its template."""
+    groups: list[tuple[tuple, list[str]]] = []  # how pictures are prepared, and for which models
+    for name, vlm in vlms.items():
+        how = families.preparation(vlm.processor, vlm.template)
+        group = next((names for other, names in groups if other == how), None)
+        if group is None:
+            groups.append((how, [name]))
+        else:
+            group.append(name)
     found: dict[str, list[Encoded]] = {name: [] for name in vlms}
     starts = range(0, len(pictures), batch_size)
     for i in progress(starts, desc="seeing", unit="batch", leave=False, disable=not show):
-        prepared = first.prepare(pictures[i : i + batch_size])
-        for name, vlm in vlms.items():
-            found[name] += vlm.encode(prepared, distort=distort)
+        for _, names in groups:
+            prepared = vlms[names[0]].prepare(pictures[i : i + batch_size])
+            for name in names:
+                found[name] += vlms[name].encode(prepared, distort=distort)
     return found
 
 
