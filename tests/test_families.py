@@ -9,11 +9,12 @@ from PIL import Image
 
 from hkd_core.common.errors import UserError
 from hkd_core.hkd import PyramidSettings, TernarySettings, refine, train_pyramid
-from hkd_core.inference import distorted_views, score_choices
+from hkd_core.inference import distorted_views
+from hkd_core.inference.scoring import choice_tokens
 from hkd_core.models import families, guard, load_vlm
 from hkd_core.models.vlm import encode_all
 from hkd_core.rehearse import checks
-from hkd_core.rehearse.checks import CHECKS, SIZES, Bench, Differs, pictures
+from hkd_core.rehearse.checks import CHECKS, QUESTION, SIZES, Bench, Differs, pictures
 from hkd_core.rehearse.miniatures import FAMILIES, build, lacks
 from hkd_core.training.examples import TrainingSet, answer_hidden, project
 from hkd_core.training.teacher_answers import choice_logprobs
@@ -190,7 +191,9 @@ def test_a_teacher_of_another_family_is_asked_in_its_own_template(benches, pair)
     rows = [row | {"answer": "Yes"} for row in benches("llava").examples(["Yes", "No"])]
     data = TrainingSet.of_examples({"student": student, "teacher": teacher}, rows)
     found = choice_logprobs(teacher, "teacher", data)
-    expected = torch.tensor(score_choices(teacher, rows)).log_softmax(-1)
+    plain, starts = benches("llava_next").plain, [tokens[0] for tokens in choice_tokens(teacher, QUESTION, ["Yes", "No"])]
+    logits = torch.stack([plain.logits(plain.inputs(row["image"], QUESTION))[0] for row in rows])
+    expected = logits[:, starts].log_softmax(-1)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     distil(student, data, TuneSettings(steps=1, batch_size=4), seed=0, teacher=teacher)
 
@@ -203,8 +206,9 @@ def test_neighbours_of_two_families_learn_from_the_same_answer_tokens(benches, p
     for name, vlm, family in (("teacher", teacher, "llava_next"), ("student", student, "llava")):
         bench = benches(family)
         logits = project(vlm, answer_hidden(vlm, batch, name)[0])
-        expected = [bench.plain.logits(bench.plain.inputs(row["image"], row["prompt"]))[0] for row in rows]
-        torch.testing.assert_close(logits, torch.stack(expected), rtol=0, atol=1e-3)
+        (start,) = choice_tokens(vlm, QUESTION, ["Yes"])
+        expected = [bench.plain.logits(bench.plain.inputs(row["image"], QUESTION), start[:-1]) for row in rows]
+        torch.testing.assert_close(logits, torch.cat(expected), rtol=0, atol=1e-3)
     models = {"teacher": teacher, "student": student}
     assert train_pyramid(models, data, PyramidSettings(steps=1, batch_size=4), seed=0).histories
     with pytest.raises(UserError, match="assistant: reads other tokens than the student"):

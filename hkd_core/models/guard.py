@@ -39,7 +39,8 @@ def plain_inputs(vlm: VLM, picture: Image.Image, prompt: str) -> dict[str, Tenso
 def check_answers(vlm: VLM) -> None:
     """Compare the logits after one question with the plain model's, in eval mode, without touching random numbers.
 
-    Raises UserError where token ids or logits differ, with the size of the difference, and for classes that take no features.
+    Raises UserError where token ids or logits differ, with the size of the difference, where logits are not finite, and for classes that
+    take no features.
     """
     family = vlm.core.config.model_type
     if "mm_encoder_outputs" not in inspect.signature(vlm.core.forward).parameters:
@@ -52,6 +53,8 @@ def check_answers(vlm: VLM) -> None:
     if encoded[0].prefix + suffix != ids:
         raise UserError(f"{vlm.name}: {family} is not supported: its prompt has {len(ids)} tokens, this library makes others of it")
     expected = vlm.core(**plain).logits[0, -1].float()
+    if not torch.isfinite(expected).all():
+        raise UserError(f"{vlm.name}: its logits are not finite in {vlm.head.dtype}: expected a dtype that holds them, such as bfloat16")
     batch = to_device(vlm.inputs(encoded, [suffix]), vlm.device)
     found = vlm.logits(vlm.hidden(batch).last_hidden_state[:, -1])[0]
     if hasattr(vlm.core.base_model, "rope_deltas"):
