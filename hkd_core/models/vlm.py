@@ -96,7 +96,8 @@ class VLM:
         """The processor's output for pictures: pixels, placeholder ids, grids. Models that share a processor can share it."""
         text = self.template.head + self.template.mark
         nested = [[picture] for picture in pictures]
-        return self.processor(text=[text] * len(nested), images=nested, add_special_tokens=self.template.special)
+        how: dict = {"add_special_tokens": self.template.special, "return_tensors": None}  # prompts differ in length
+        return self.processor(text=[text] * len(nested), images=nested, **how)
 
     @torch.no_grad()
     def encode(self, prepared: dict, *, distort: Callable[[Tensor], Tensor] | None = None) -> list[Encoded]:

@@ -4,6 +4,7 @@ A check returns the largest difference, 0 where there is nothing to measure, and
 """
 
 import copy
+import shutil
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from hkd_core.models.vlm import encode_all
 from hkd_core.rehearse.miniatures import build
 from hkd_core.rehearse.plain import Plain
 from hkd_core.seed import EvolveSettings, evolve
+from hkd_core.seed.evolve import Evolution
 from hkd_core.seed.lessons import Lesson
 from hkd_core.training.examples import TrainingSet
 from hkd_core.training.objectives import Supervised
@@ -259,8 +261,8 @@ def ternary(bench: Bench) -> float:
     return 0.0
 
 
-def evolution(bench: Bench, learner: str) -> None:
-    """One step of SEED with a learner: only the learner changes."""
+def evolution(bench: Bench, learner: str) -> float:
+    """One step of SEED with a learner: only the learner changes, and it loads as it was saved."""
     vlm = bench.copied()
     before = state(vlm.core)
     rows = with_ids(labelled(bench)[:4])
@@ -275,23 +277,32 @@ def evolution(bench: Bench, learner: str) -> None:
     if learner == "adapter":
         demand(any(bool(block.up.weight.any()) for block in found.adapter.blocks), "SEED: the adapter learned nothing")
         demand(all(torch.equal(t, before[name]) for name, t in state(vlm.core).items()), "SEED: the base changed")
-        return
+        return loaded_again(bench, found)
     learned = [name for name, p in vlm.model.named_parameters() if "lora_B" in name and bool(p.any())]
     inside = {id(p) for p in vlm.core.get_decoder().parameters()}
     outside = [name for name, p in vlm.core.named_parameters() if "lora_" in name and id(p) not in inside]
     demand(bool(learned) and not outside, "LoRA: learned nothing, or stands outside the language model")
     base = {name.replace(".base_layer", ""): t for name, t in state(vlm.core).items() if "lora_" not in name}
     demand(all(torch.equal(t, before[name]) for name, t in base.items()), "LoRA: the base changed")
+    return loaded_again(bench, found)
+
+
+def loaded_again(bench: Bench, found: Evolution) -> float:
+    """What was learned answers the same after it is saved and loaded beside the base, and not as the base does."""
+    folder = bench.folder.parent / f"{bench.family}-learned"
+    shutil.rmtree(folder, ignore_errors=True)
+    found.save(folder)
+    expected = score_choices(found.vlm, bench.examples())
+    demand(expected != score_choices(bench.vlm, bench.examples()), "what was learned changes no answer")
+    return close("after loading", score_choices(load_vlm(bench.folder, folder, device="cpu"), bench.examples()), expected)
 
 
 def seed_step(bench: Bench) -> float:
-    evolution(bench, "adapter")
-    return 0.0
+    return evolution(bench, "adapter")
 
 
 def lora_step(bench: Bench) -> float:
-    evolution(bench, "lora")
-    return 0.0
+    return evolution(bench, "lora")
 
 
 def adapter(bench: Bench) -> float:
