@@ -86,6 +86,7 @@ FLOORS = (
     "hkd seed",
     "evaluation",
     "world sources",
+    "rehearse",
 )
 RANK = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 
@@ -111,6 +112,7 @@ def test_imports_run_downwards_and_nothing_in_the_library_but_the_world_imports_
     # The package's own __init__ is empty, so loading it loads nothing.
     assert [pair for pair in upwards if pair[1] != "hkd_core/__init__.py"] == []
     assert [path for path in library() if room(path) != "world" and "hkd_core.world" in path.read_text()] == []
+    assert [path for path in library() if room(path) not in ("", "rehearse") and "hkd_core.rehearse" in path.read_text()] == []
 
 
 def test_modules_stay_small():

@@ -34,8 +34,10 @@ def test_relations_are_cosines_of_visual_tokens_and_the_answer():
     assert found.shape == (2, 4, 4)
     expected = torch.cosine_similarity(hidden[1, 2], hidden[1, 5], dim=0)
     assert float(found[1, 1, 3]) == pytest.approx(float(expected), abs=1e-6)
-    with pytest.raises(UserError, match="as many visual tokens in every picture of a batch, got 2 to 3"):
-        relations(hidden, image & torch.tensor([[True], [False]]) | torch.tensor([[0], [1]]).bool() & (torch.arange(6) < 2), asked)
+    fewer = relations(hidden, image & (torch.arange(6) < torch.tensor([[9], [3]])), asked)
+    assert torch.equal(fewer[0], found[0])
+    kept = torch.tensor([0, 1, 3])  # the row's own two visual tokens and its answer
+    assert torch.allclose(fewer[1][kept][:, kept], found[1][kept][:, kept]) and not fewer[1, 2].any()
 
 
 def test_imitation_is_the_mean_squared_error_against_each_state_standardised_over_its_features():

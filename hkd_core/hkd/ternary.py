@@ -33,14 +33,11 @@ TEACHERS = {"teacher": "teacher", "assistant": "assistant", "itself": "student"}
 def relations(hidden: Tensor, image: Tensor, asked: Tensor) -> Tensor:
     """[B, K + 1, K + 1] cosine similarities of K visual tokens and the first answer position; any width gives this shape.
 
-    hidden: [B, T, H]; image, asked: [B, T] bool. Raises UserError unless every row has the same number K of visual tokens.
+    hidden: [B, T, H]; image, asked: [B, T] bool. K is the most visual tokens of a row; rows with fewer have 0 for those they lack.
     """
-    counts = image.sum(1).tolist()
-    if len(set(counts)) > 1:
-        raise UserError(
-            f"relations: expected as many visual tokens in every picture of a batch, got {min(counts)} to {max(counts)}"
-        )
-    visual = hidden[image].view(len(hidden), -1, hidden.shape[-1])
+    counts = image.sum(1)
+    visual = hidden.new_zeros(len(hidden), int(counts.max()), hidden.shape[-1])
+    visual[torch.arange(visual.shape[1], device=hidden.device) < counts[:, None]] = hidden[image]
     first = asked.int().argmax(1)
     answer = hidden[torch.arange(len(hidden), device=hidden.device), first][:, None]
     states = F.normalize(torch.cat([visual, answer], 1).float(), dim=-1)
@@ -106,10 +103,14 @@ class TernaryStep(Distillation):
         answers, output = answer_hidden(student, batch, "student")
         hidden, image = output.last_hidden_state, batch["input_ids"] == student.image_token_id
         terms = self.terms(project(student, answers, batch.get("vocabulary")), batch)
+        finer = ("assistant",) * bool(self.weights["relations"]) + ("teacher",) * (self.map is not None)
+        if alone := [name for name in finer if name in batch.get("own", {})]:
+            raise UserError(f"{alone[0]}: reads other tokens than the student, so that relations and hidden states cannot be compared")
         if self.weights["relations"]:
             difference = relations(hidden, image, batch["asked"]) - relations(states["assistant"], image, batch["asked"])
-            # One number an example: the mean squared difference over its relation matrix.
-            terms["relations"] = LossTerm(difference.square().mean((1, 2)).sum(), self.weights["relations"], per="examples")
+            # One number an example: the mean squared difference over its own relation matrix, without what it lacks.
+            share = (difference.shape[1] / (image.sum(1) + 1)).square()
+            terms["relations"] = LossTerm((difference.square().mean((1, 2)) * share).sum(), self.weights["relations"], per="examples")
         if self.map is not None:
             words = batch["attention_mask"].bool() & ~image
             error = imitation(self.map(hidden[words].float()), states["teacher"][words])

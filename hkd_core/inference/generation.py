@@ -9,6 +9,7 @@ from transformers import Cache, LogitsProcessor, LogitsProcessorList
 
 from hkd_core.common.progress import progress
 from hkd_core.inference.contrast import isolate, purify
+from hkd_core.models.families import plain_generation
 from hkd_core.models.vlm import VLM, Encoded, to_device
 
 
@@ -52,12 +53,12 @@ class ContrastiveProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         states = self.read(input_ids[:, -1:].repeat(self.count, 1))
-        distorted = isolate((states.float() @ self.vlm.head.float().T).chunk(self.count), self.view)
+        distorted = isolate(self.vlm.logits(states).chunk(self.count), self.view)
         return purify(scores.float(), distorted, alpha=self.alpha, cutoff=self.cutoff)
 
     def read(self, latest: Tensor) -> Tensor:
         """[views * B, H] states before the next token: first of the whole prompt, then of the `latest` token [views * B, 1]."""
-        model = self.vlm.core.model
+        model = self.vlm.core.base_model
         # Families with positions in three dimensions remember an offset for each row; the clean pass has its own.
         others = getattr(model, "rope_deltas", None)
         if self.cache is None:
@@ -119,14 +120,15 @@ def generate(
         processors = [processor(Batch(part, suffixes, length))] if processor else []
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
         pad = vlm.tokenizer.pad_token_id if vlm.tokenizer.pad_token_id is not None else vlm.tokenizer.eos_token_id
-        found = vlm.model.generate(
-            **vlm.arguments(inputs),
-            max_new_tokens=max_new_tokens,
-            logits_processor=LogitsProcessorList(processors),
-            pad_token_id=pad,
-            eos_token_id=vlm.tokenizer.eos_token_id,
-            **sampling,
-        )
+        with plain_generation(vlm.core):
+            found = vlm.core.generate(
+                **vlm.arguments(inputs),
+                max_new_tokens=max_new_tokens,
+                logits_processor=LogitsProcessorList(processors),
+                pad_token_id=pad,
+                eos_token_id=vlm.ends,
+                **sampling,
+            )
         answers += [tidy(text) for text in vlm.tokenizer.batch_decode(found[:, length:], skip_special_tokens=True)]
     return answers
 

@@ -36,7 +36,7 @@ def token_logits(
     asked = [pictures[i] for i in rows], [suffixes[i] for i in rows], [keep[i] for i in rows]
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     for n, states in last_states(vlm, *asked, batch_size=batch_size, title=title):
-        found[n] = (states.float() @ vlm.head.float().T).cpu()
+        found[n] = vlm.logits(states).cpu()
     return [found[place[key]] for key in keys]
 
 
@@ -93,7 +93,7 @@ def score_choices(
     keep = [len(start) + 1 for _, start in rows]
     logp: dict[tuple[int, tuple[int, ...]], Tensor] = {}
     for k, states in last_states(vlm, [pictures[i] for i, _ in rows], suffixes, keep, batch_size=batch_size, title=title):
-        logp[rows[k]] = (states.float() @ vlm.head.float().T).log_softmax(-1).cpu()
+        logp[rows[k]] = vlm.logits(states).log_softmax(-1).cpu()
     return [
         [float(sum(logp[i, tuple(t[:-1])][k, token] for k, token in enumerate(t))) for t in tokens]
         for i, tokens in enumerate(choices)

@@ -28,20 +28,22 @@ def last_states(
 ) -> Iterator[Row]:
     """Yields (index, [keep[index], H]) for every suffix, in whatever order is fastest.
 
-    pictures: what each suffix is about; the same object for the same picture. keep: how many of the last states are wanted.
+    pictures: what each suffix is about; the same object for the same picture. keep: how many of the last states are wanted, from the
+    prompt's last token on.
     """
     owners: dict[int, list[int]] = {}
     for i, picture in enumerate(pictures):
         owners.setdefault(id(picture), []).append(i)
-    alone = [rows[0] for rows in owners.values() if len(rows) == 1]
-    shared = [rows for rows in owners.values() if len(rows) > 1]
+    alone = [i for rows in owners.values() if len(rows) == 1 or vlm.reads_both_ways for i in rows]
+    shared = [rows for rows in owners.values() if len(rows) > 1 and not vlm.reads_both_ways]
     # Rows of like length share a batch, so that little is padded; the pictures of a batch have prefixes of one length.
     alone.sort(key=lambda i: len(suffixes[i]))
     batches = [alone[i : i + batch_size] for i in range(0, len(alone), batch_size)]
     groups = grouped(shared, [len(pictures[rows[0]].prefix) for rows in shared], batch_size)
     with progress(total=len(pictures), desc=title, unit="prompt", leave=False, disable=not title) as bar:
         for batch in batches:
-            inputs = vlm.inputs([pictures[i] for i in batch], [suffixes[i] for i in batch])
+            answers = [keep[i] - 1 for i in batch]
+            inputs = vlm.inputs([pictures[i] for i in batch], [suffixes[i] for i in batch], answers=answers)
             hidden = vlm.hidden(to_device(inputs, vlm.device)).last_hidden_state
             ends = [len(pictures[i].prefix) + len(suffixes[i]) for i in batch]
             yield from ((i, hidden[n, end - keep[i] : end]) for n, (i, end) in enumerate(zip(batch, ends, strict=True)))
@@ -85,7 +87,7 @@ def states_from_cache(
 ) -> Iterator[Row]:
     """`last_states` of one group: a pass over its pictures, then one over all prompts about them."""
     inputs = to_device(vlm.inputs([pictures[rows[0]] for rows in group], [[]] * len(group)), vlm.device)
-    model = vlm.core.model
+    model = vlm.core.base_model
     if hasattr(model, "rope_deltas"):
         model.rope_deltas = None  # of whatever was read before; without a picture there is none
     cache = model(**vlm.arguments(inputs), use_cache=True).past_key_values

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from hkd_core.common.errors import UserError
 from hkd_core.inference.distortion import PIXEL_VIEWS, distortion
+from hkd_core.models.families import as_tensor
 from hkd_core.models.vlm import VLM, Encoded, Picture, encode_all
 
 VIEWS = (*PIXEL_VIEWS, "alike", "least", "shuffled", "none")
@@ -88,9 +89,17 @@ def with_ids(examples: Sequence[dict]) -> list[dict]:
 def gist(pixels: Tensor) -> Tensor:
     """[N, 12]: the mean colours of a picture's quarters; pixels [N, 3, H, W]. Raises UserError for other shapes."""
     if pixels.ndim != 4:
-        shape = list(pixels.shape)
-        raise UserError(f'views "alike" and "least" need pixels [N, C, H, W]; this processor gives {shape}: use "shuffled"')
+        raise UserError(f'views "alike" and "least" need pixels [N, C, H, W], got {list(pixels.shape)}')
     return F.adaptive_avg_pool2d(pixels.float(), 2).flatten(1)
+
+
+def gists(vlm: VLM, pictures: Sequence[Picture]) -> Tensor:
+    """[N, 12], from the pixels that the model sees, or from the pictures where its processor cuts them into tiles or patches."""
+    pixels = as_tensor(vlm.prepare(pictures)["pixel_values"])
+    if pixels.ndim == 4 and len(pixels) == len(pictures) and pixels.shape[1] == 3:
+        return gist(pixels)
+    arrays = (np.asarray(picture if isinstance(picture, np.ndarray) else picture.convert("RGB")) for picture in pictures)
+    return torch.cat([gist(torch.as_tensor(array.copy()).permute(2, 0, 1)[None]) for array in arrays])
 
 
 def nearest(gists: Tensor, count: int, pool: int | None = None) -> Tensor:
@@ -150,6 +159,5 @@ def distorted_views(
     if view == "shuffled":
         return [[clean[int(k)] for k in column] for column in others(len(clean), int(strength), seed).T]
     starts = range(0, len(pictures), batch_size)
-    pixels = (torch.as_tensor(np.asarray(vlm.prepare(pictures[i : i + batch_size])["pixel_values"])) for i in starts)
-    places = nearest(torch.cat([gist(part) for part in pixels]), int(strength), pool)
+    places = nearest(torch.cat([gists(vlm, pictures[i : i + batch_size]) for i in starts]), int(strength), pool)
     return [[clean[int(k)] for k in column] for column in places.T]

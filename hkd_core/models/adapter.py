@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import write_bytes, write_json
 from hkd_core.models.checkpoints import check_filled, read_object, read_tensors
+from hkd_core.models.families import decoder_layers
 
 CONFIG_NAME = "hea_config.json"
 WEIGHTS_NAME = "hea.safetensors"
@@ -66,8 +67,6 @@ class HallucinationEliminationAdapter(nn.Module):
 
         Raises UserError if the width or the number of layers does not fit, or if this or another such adapter is attached already.
         """
-        from hkd_core.models.vlm import decoder_layers
-
         if self._hooks:
             raise UserError("adapter: attached already; detach it first")
         core = model.get_base_model() if hasattr(model, "get_base_model") else model

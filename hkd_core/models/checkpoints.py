@@ -20,6 +20,7 @@ from transformers.utils.hub import cached_file
 
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import read_json
+from hkd_core.models.families import REFUSED
 
 Find = Callable[[str], Path | None]  # a file's name in a checkpoint -> where it lies, None if the checkpoint has none
 
@@ -130,6 +131,8 @@ def check_checkpoint(where: str, find: Find, *, trusted: bool) -> None:
         raise UserError(f"{where}: {INTERNVL}")
     if not isinstance(config.get("model_type"), str):
         raise UserError(f"{where}/config.json: model_type: expected the name of a model family, got {config.get('model_type')!r}")
+    if config["model_type"] in REFUSED:
+        raise UserError(f"{where}/config.json: model_type: {config['model_type']} is not supported: {REFUSED[config['model_type']]}")
     if config.get("auto_map") and config["model_type"] not in CONFIG_MAPPING and not trusted:
         raise UserError(
             f"{where}/config.json: auto_map: its family {config['model_type']!r} needs the repository's own code, "

@@ -23,6 +23,8 @@ from hkd_core.models.checkpoints import (
     refusing,
     some,
 )
+from hkd_core.models.families import builds_prompts
+from hkd_core.models.guard import check_answers
 from hkd_core.models.lora import with_lora
 from hkd_core.models.vlm import VLM
 
@@ -46,7 +48,8 @@ def load_vlm(
     revision are transformers'. processor_options: settings of the processor that replace the checkpoint's, such as
     {"max_pixels": 200704}. trust_remote_code: run Python code from the checkpoint; False never runs it and never asks.
     Raises UserError, naming the path, where there is no model or no processor that fits it, a package is missing, the weights are
-    pickles, damaged, not finite, or not exactly what config.json describes, or the adapter does not fit.
+    pickles, damaged, not finite, or not exactly what config.json describes, the adapter does not fit, or the model answers otherwise
+    through this library than by itself (`guard.check_answers`).
     """
     where = str(path_or_hub_id)
     target = check_options(device, dtype, device_map, processor_options, trust_remote_code)
@@ -78,6 +81,8 @@ def load_vlm(
             model.set_attn_implementation(attention.PLAIN)
     with refusing(where, "its chat template cannot be used"):
         vlm = VLM(model.eval(), processor, name=where)
+    with refusing(where, "cannot be compared with the plain model"):
+        check_answers(vlm)
     if adapter is not None:
         attach(vlm, str(adapter))
     return vlm
@@ -123,7 +128,7 @@ def load_processor(where: str, config: Any, options: Mapping[str, Any], source: 
     if strange:
         raise UserError(f"{where}: processor_options: {some(strange)}: no such setting of {type(images).__name__}")
     check_family(where, config, processor)
-    if getattr(processor, "chat_template", None) is None:
+    if getattr(processor, "chat_template", None) is None and not builds_prompts(processor):
         raise UserError(f"{where}: its processor has no chat template: expected chat_template.jinja")
     return processor
 
@@ -144,7 +149,7 @@ def check_family(where: str, config: Any, processor: Any) -> None:
     mark, expected = getattr(processor, "image_token", None), getattr(config, "image_token_id", None)
     if isinstance(mark, str) and isinstance(expected, int):
         found = processor.tokenizer.convert_tokens_to_ids(mark)
-        if found != expected:
+        if expected not in (found, *getattr(processor, "image_token_ids", ())):  # Gemma 3's mark is none of its placeholders
             raise UserError(
                 f"{where}: its processor is another model's: it marks pictures with token {found} ({mark}), "
                 f"config.json expects token {expected}"

@@ -1,10 +1,9 @@
 """Any vision-language model behind one small interface: pictures become features once, prompts become tokens, tokens hidden states.
 
-Nothing here knows a model's family or size: LLaVA, InternVL, Qwen2.5-VL and the laptop's small models go the same way.
+Nothing here knows a model's family or size; what differs between families stands in `families.py`.
 """
 
 import copy
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,21 +12,23 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging as transformers_logging
 
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import write_folder
 from hkd_core.common.progress import progress
+from hkd_core.models import families
 from hkd_core.models.adapter import HallucinationEliminationAdapter, attached
 
-MARK = "\u2402{}\u2403"  # stands for prompt and answer while the chat template is taken apart
 Picture = Image.Image | np.ndarray
 
 
 @dataclass
 class Encoded:
-    """One picture as a model takes it. `prefix`: token ids up to its last placeholder; `features` [tokens, width]; `extras`: grids."""
+    """One picture as a model takes it. `prefix`: token ids up to its last placeholder; `features` [tokens, width]; `extras`: grids.
+
+    Families that feed deeper layers as well have wider features: one level behind the other.
+    """
 
     prefix: list[int]
     features: Tensor
@@ -43,8 +44,12 @@ class VLM:
         self.image_token = getattr(processor, "image_token", None)
         if not isinstance(self.image_token, str):
             raise UserError(f"{name}: its processor names no image token; expected a vision-language processor")
-        self.image_token_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
-        self._head, self._before, self._between, self._after = self._take_template_apart()
+        expected = getattr(self.core.config, "image_token_id", None)
+        known = isinstance(expected, int)
+        self.image_token_id = expected if known else self.tokenizer.convert_tokens_to_ids(self.image_token)
+        self.ends = families.end_tokens(self.core, self.tokenizer)
+        placeholder, *ends = self.tokenizer.convert_ids_to_tokens([self.image_token_id, *self.ends])
+        self.template = families.read_template(name, processor, placeholder, [end for end in ends if end is not None])
 
     @property
     def core(self) -> nn.Module:
@@ -63,7 +68,12 @@ class VLM:
     @property
     def layers(self) -> nn.ModuleList:
         """The decoder layers of the language model."""
-        return decoder_layers(self.core)
+        return families.decoder_layers(self.core)
+
+    @property
+    def reads_both_ways(self) -> bool:
+        """Whether a prompt changes how the picture before it is read."""
+        return families.is_prefix_model(self.core)
 
     @property
     def adapter(self) -> HallucinationEliminationAdapter | None:
@@ -75,29 +85,26 @@ class VLM:
         parts = [self.model] if self.adapter is None else [self.model, self.adapter]
         return sum(p.numel() for part in parts for p in part.parameters())
 
-    def _take_template_apart(self) -> tuple[str, str, str, str]:
-        """(text up to the image, text from there to the prompt, text between prompt and answer, text after the answer)."""
-        prompt, answer = MARK.format("prompt"), MARK.format("answer")
-        user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
-        reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-        asked = self.processor.apply_chat_template([user], add_generation_prompt=True)
-        whole = self.processor.apply_chat_template([user, reply])
-        if self.image_token not in asked or prompt not in asked or answer not in whole:
-            raise UserError(f"{self.name}: its chat template does not hold one image, one prompt and one answer")
-        head, rest = asked.split(self.image_token, 1)
-        before, _ = rest.split(prompt, 1)
-        between, after = whole.split(prompt, 1)[1].split(answer, 1)
-        return head, before, between, after
-
     def suffix(self, prompt: str, answer: str | None = None, *, closed: bool = False) -> list[int]:
         """Token ids after the image: the prompt, then the answer if given, then the end of turn if `closed`."""
-        between = self._between if answer is not None else self._between.rstrip(" ")
-        text = f"{self.image_token}{self._before}{prompt}{between}{answer or ''}{self._after if closed else ''}"
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"][1:]
+        asked = self.template.asked(prompt)
+        ids = self._tokens(asked)[1:]
+        if answer is None and not closed:
+            return ids
+        answered = f"{'' if answer is None else self.template.glue + answer}{self.template.end if closed else ''}"
+        whole = self._tokens(asked + answered)[1:]
+        # A model answers behind the prompt's own tokens, so the answer's must not melt into them.
+        return whole if whole[: len(ids)] == ids else ids + self._tokens(answered)
+
+    def _tokens(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def prepare(self, pictures: Sequence[Picture]) -> dict:
         """The processor's output for pictures: pixels, placeholder ids, grids. Models that share a processor can share it."""
-        return self.processor(text=[self._head + self.image_token] * len(pictures), images=list(pictures))
+        text = self.template.head + self.template.mark
+        nested = [[picture] for picture in pictures]
+        how: dict = {"add_special_tokens": self.template.special, "return_tensors": None}  # prompts differ in length
+        return self.processor(text=[text] * len(nested), images=nested, **how)
 
     @torch.no_grad()
     def encode(self, prepared: dict, *, distort: Callable[[Tensor], Tensor] | None = None) -> list[Encoded]:
@@ -105,14 +112,11 @@ class VLM:
 
         distort: changes the normalised pixels before the vision tower sees them, same shape in and out.
         """
-        pixels = torch.as_tensor(np.asarray(prepared["pixel_values"])).to(self.device, self.head.dtype)
+        pixels = families.as_tensor(prepared["pixel_values"]).to(self.device, self.head.dtype)
         if distort is not None:
-            pixels = distort(pixels)
-        prefixes = [list(ids) for ids in prepared["input_ids"]]
-        extras = {k: torch.as_tensor(np.asarray(v)) for k, v in prepared.items() if k not in _TEXT_KEYS}
-        output = self.core.get_image_features(pixels, **{k: v.to(self.device) for k, v in extras.items()})
-        features = output.pooler_output if hasattr(output, "pooler_output") else output
-        flat = torch.cat([f.reshape(-1, f.shape[-1]) for f in features])
+            pixels = families.on_tiles(distort, pixels)
+        prefixes = [families.up_to_last(ids, self.image_token_id, self.name)[0] for ids in prepared["input_ids"]]
+        flat, extras = families.picture_features(self.core, pixels, prepared), families.kept_extras(self.core, prepared)
         # Cloned: a slice keeps the whole batch alive, and takes it along to another process.
         parts = [part.clone() for part in flat.split([prefix.count(self.image_token_id) for prefix in prefixes])]
         rows = [{k: v[n : n + 1].clone() for k, v in extras.items()} for n in range(len(prefixes))]
@@ -123,31 +127,46 @@ class VLM:
         prefix = [token for token in picture.prefix if token != self.image_token_id]
         return Encoded(prefix, picture.features[:0].clone())
 
-    def inputs(self, pictures: Sequence[Encoded], suffixes: Sequence[list[int]], *, left: bool = False) -> dict:
-        """A padded batch for `hidden`: ids and mask [B, T] (padded right, or left for generation), features, extras."""
+    def inputs(
+        self, pictures: Sequence[Encoded], suffixes: Sequence[list[int]], *, left: bool = False, answers: Sequence[int] | None = None
+    ) -> dict:
+        """A padded batch for `hidden`: ids and mask [B, T] (padded right, or left for generation), features, extras.
+
+        answers: how many of the last tokens of each row are an answer; None: none. Only models that read prompts in both directions ask.
+        """
         rows = [picture.prefix + suffix for picture, suffix in zip(pictures, suffixes, strict=True)]
         length = max(map(len, rows))
         pad = self.tokenizer.pad_token_id or 0
         ids, mask = torch.full((len(rows), length), pad), torch.zeros(len(rows), length, dtype=torch.long)
+        answered = torch.zeros(len(rows), length, dtype=torch.long)
         for i, row in enumerate(rows):
             place = slice(length - len(row), length) if left else slice(0, len(row))
             ids[i, place], mask[i, place] = torch.tensor(row), 1
+            answered[i, place.stop - (answers[i] if answers else 0) :] = 1
         batch = {"input_ids": ids, "attention_mask": mask, "features": [p.features for p in pictures]}
-        batch["extras"] = {k: torch.cat([p.extras[k] for p in pictures]) for k in pictures[0].extras}
+        if self.reads_both_ways:
+            batch["token_type_ids"] = answered
+        names = dict.fromkeys(k for p in pictures for k in p.extras)
+        batch["extras"] = {k: torch.cat([p.extras[k] for p in pictures if k in p.extras]) for k in names}
         return batch
 
     def arguments(self, batch: dict) -> dict:
         """What the transformers model is called with for a batch of `inputs`."""
         known = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], **batch["extras"]}
-        if "mm_token_type_ids" in inspect.signature(self.core.forward).parameters:
-            known["mm_token_type_ids"] = (batch["input_ids"] == self.image_token_id).int()
+        names, seen = families.parameters(self.core.forward), (batch["input_ids"] == self.image_token_id).int()
+        known |= {k: batch.get(k, seen) for k in ("mm_token_type_ids", "token_type_ids") if k in names}
         if any(len(features) for features in batch["features"]):
-            known["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=list(batch["features"]))}
+            width = self.core.get_input_embeddings().weight.shape[1]
+            known["mm_encoder_outputs"] = {"image": families.image_output(batch["features"], width)}
         return known
 
     def hidden(self, batch: dict, **more: object):
         """The decoder's output for a batch: `last_hidden_state` [B, T, H], and what `more` asks for."""
-        return self.core.model(**self.arguments(batch), use_cache=False, **more)
+        return self.core.base_model(**self.arguments(batch), use_cache=False, **more)
+
+    def logits(self, states: Tensor, vocabulary: int | None = None) -> Tensor:
+        """[N, V] float32 logits of hidden states [N, H], over the first `vocabulary` rows of the head."""
+        return families.capped(self.core, states.float() @ self.head[:vocabulary].float().T)
 
     def save(self, folder) -> None:
         """An ordinary checkpoint folder: config, safetensors, processor. What peft has put in (a LoRA) is merged into the copy on disk."""
@@ -155,19 +174,6 @@ class VLM:
         core = copy.deepcopy(self.model).merge_and_unload() if hasattr(self.model, "peft_config") else self.core
         core.save_pretrained(folder)
         self.processor.save_pretrained(folder)
-
-
-# Keys of a processor's output that are not per-picture extras.
-_TEXT_KEYS = ("input_ids", "attention_mask", "pixel_values", "mm_token_type_ids", "token_type_ids")
-
-
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The list of decoder layers of a transformers vision-language model. Raises UserError if there is none."""
-    language = getattr(getattr(model, "model", model), "language_model", None)
-    layers = getattr(language, "layers", None)
-    if layers is None:
-        raise UserError(f"{type(model).__name__}: no decoder layers at model.language_model.layers")
-    return layers
 
 
 def encode_all(
@@ -178,20 +184,25 @@ def encode_all(
     batch_size: int = 250,
     title: str = "",
 ) -> dict[str, list[Encoded]]:
-    """Every picture's features for every model; the processor runs once, for all. title: of its progress; "" shows none.
+    """Every picture's features for every model; a processor runs once for all models that share its settings and its template.
 
-    Raises UserError if the models' processors treat pictures differently.
+    title: of the progress line; "" shows none.
     """
-    first, *others = vlms.values()
-    for other in others:
-        if other.processor.image_processor.to_dict() != first.processor.image_processor.to_dict():
-            raise UserError(f"{other.name} and {first.name}: their processors treat pictures differently")
+    groups: list[tuple[tuple, list[str]]] = []  # how pictures are prepared, and for which models
+    for name, vlm in vlms.items():
+        how = families.preparation(vlm.processor, vlm.template)
+        group = next((names for other, names in groups if other == how), None)
+        if group is None:
+            groups.append((how, [name]))
+        else:
+            group.append(name)
     found: dict[str, list[Encoded]] = {name: [] for name in vlms}
     starts = range(0, len(pictures), batch_size)
     for i in progress(starts, desc=title, unit="batch", leave=False, disable=not title):
-        prepared = first.prepare(pictures[i : i + batch_size])
-        for name, vlm in vlms.items():
-            found[name] += vlm.encode(prepared, distort=distort)
+        for _, names in groups:
+            prepared = vlms[names[0]].prepare(pictures[i : i + batch_size])
+            for name in names:
+                found[name] += vlms[name].encode(prepared, distort=distort)
     return found
 
 

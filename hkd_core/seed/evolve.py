@@ -18,7 +18,8 @@ from hkd_core.common.errors import UserError
 from hkd_core.common.settings import EvolveSettings
 from hkd_core.losses import divergence
 from hkd_core.models.adapter import HallucinationEliminationAdapter
-from hkd_core.models.vlm import VLM, Encoded, decoder_layers
+from hkd_core.models.families import decoder_name
+from hkd_core.models.vlm import VLM, Encoded
 from hkd_core.seed.lessons import Lesson, collate_with
 from hkd_core.training.examples import answer_hidden, project
 from hkd_core.training.objectives import ModelGroup, trainable
@@ -27,7 +28,7 @@ from hkd_core.training.tuning import schedule_of
 
 LEARNERS = ("adapter", "lora", "full")  # what SEED trains, and two controls: a LoRA in every layer, the whole language model
 BETA = 0.5  # mixture weight of the controls jsd and skewed KL
-LORA_MODULES = r".*language_model.*\.(q_proj|v_proj|down_proj)"
+LORA_MODULES = r".*{}.*\.(q_proj|v_proj|down_proj)"  # of the language model, by its name
 
 
 class EvolveStep(ModelGroup):
@@ -105,11 +106,12 @@ def new_learner(
         raise UserError(f'learner: expected one of {", ".join(LEARNERS)}, got "{learner}"')
     torch.manual_seed(seed)
     if learner == "adapter":
-        layers = min(settings.layers, len(decoder_layers(vlm.core)))
+        layers = min(settings.layers, len(vlm.layers))
         width = vlm.head.shape[1]
         return HallucinationEliminationAdapter(width, rank=settings.rank, layers=layers).attach(vlm.model)
     if learner == "lora":
-        low = LoraConfig(r=settings.rank // 4, lora_alpha=settings.rank // 2, target_modules=LORA_MODULES)
+        modules = LORA_MODULES.format(decoder_name(vlm.core))
+        low = LoraConfig(r=max(settings.rank // 4, 1), lora_alpha=max(settings.rank // 2, 1), target_modules=modules)
         vlm.model = get_peft_model(vlm.model, low)
         vlm.model.peft_config["default"].base_model_name_or_path = vlm.name
     else:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from hkd_core.common.errors import UserError
 from hkd_core.losses import divergence
+from hkd_core.models.families import decoder
 from hkd_core.models.vlm import VLM
 from hkd_core.training.examples import UNLABELLED, answer_hidden, project
 from hkd_core.training.trainer import LossTerm
@@ -30,9 +31,8 @@ def trainable(vlm: VLM) -> VLM:
     if hasattr(model, "peft_config"):
         model.set_adapter(model.active_adapter)
         return vlm
-    core: Any = vlm.core
-    core.model.language_model.requires_grad_(True)
-    core.get_output_embeddings().weight.requires_grad_(True)
+    decoder(vlm.core).requires_grad_(True)
+    vlm.head.requires_grad_(True)
     return vlm
 
 

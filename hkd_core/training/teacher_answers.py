@@ -38,7 +38,8 @@ def choice_logprobs(vlm: VLM, name: str, data: TrainingSet, wording: Wording | N
     """
     more = missing_rotations(data.examples, wording) if wording else []
     starts = first_tokens(vlm, data.examples)
-    prompts = [suffix[:length] for suffix, length in zip(data.suffixes, data.prompts, strict=True)]
+    own = data.asked[name]
+    prompts = [suffix[:length] for suffix, length in zip(own.suffixes, own.prompts, strict=True)]
     prompts += [vlm.suffix(row["prompt"]) for row in more]
     examples = [*data.examples, *more]
     rows = [i for i, row in enumerate(examples) if row["choices"]]
