@@ -25,8 +25,8 @@ from typing import Any
 from hkd_core.common import progress
 from hkd_core.common.command import ended
 from hkd_core.common.errors import UserError
-from hkd_core.common.files import write_text
-from hkd_core.common.folders import CHECKPOINTS, load_folders
+from hkd_core.common.files import CHECKPOINTS, write_text
+from hkd_core.common.folders import load_folders
 from hkd_core.common.root import find_root
 from hkd_core.ipynb import cleaned, code_cells, read, scrubbed, text_of
 from hkd_core.stage import check_room, checkpoints_of

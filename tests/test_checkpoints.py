@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hkd_core.common.folders import CHECKPOINTS
+from hkd_core.common.files import CHECKPOINTS
 from hkd_core.common.params import chosen_profile
 from hkd_core.common.root import find_root
 from hkd_core.stage import checkpoints_of

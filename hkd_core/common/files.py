@@ -12,6 +12,8 @@ from pathlib import Path
 
 from hkd_core.common.errors import UserError
 
+CHECKPOINTS = "HKD_CHECKPOINTS"  # in the environment: the folder in which trainings keep checkpoints; without it they keep none
+
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
     """Write beside `path`, then rename over it, making parent folders as needed.

@@ -272,8 +272,8 @@ def evolution(bench: Bench, learner: str) -> float:
     counts = [length - prompt for length, prompt in zip(data.lengths, data.prompts, strict=True)]
     targets = [torch.randn(count, len(vlm.head), generator=numbers).log_softmax(-1) for count in counts]
     lesson = Lesson(rows, targets, [False] * len(rows))
-    settings = EvolveSettings(steps=1, batch_size=4, learning_rate=1e-2, learner=learner, rank=4, layers=2)
-    found = evolve(vlm, [lesson], settings, features=features, seed=0)
+    settings = EvolveSettings(steps=1, batch_size=4, learning_rate=1e-2, rank=4, layers=2)
+    found = evolve(vlm, [lesson], settings, features=features, seed=0, learner=learner)
     if learner == "adapter":
         demand(any(bool(block.up.weight.any()) for block in found.adapter.blocks), "SEED: the adapter learned nothing")
         demand(all(torch.equal(t, before[name]) for name, t in state(vlm.core).items()), "SEED: the base changed")

@@ -21,8 +21,7 @@ from torch import nn
 
 from hkd_core.common.command import complain
 from hkd_core.common.errors import UserError
-from hkd_core.common.files import write_bytes
-from hkd_core.common.folders import CHECKPOINTS
+from hkd_core.common.files import CHECKPOINTS, write_bytes
 
 SECONDS = 20.0  # between two checkpoints
 KEPT = 2
