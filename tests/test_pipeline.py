@@ -154,6 +154,14 @@ def test_the_makefile_runs_no_command_that_a_folders_name_holds(tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == [".venv", "Makefile", "pyproject.toml", "requirements.lock"]
 
 
+def test_dvc_finds_the_stages_of_the_seeds_too(tmp_path):
+    """It looks into no folder that git ignores; a pattern such as reports/* ignores the whole folder, whatever is excepted."""
+    copy = copy_of_the_project(tmp_path / "study")
+    subprocess.run(["git", "init", "-q"], cwd=copy, check=True)
+    done = subprocess.run([sys.executable, "-m", "dvc", "stage", "list", "--all", "--name-only"], cwd=copy, capture_output=True, text=True)
+    assert {f"reports/seeds/dvc.yaml:{name}@laptop" for name in SEEDS} <= set(done.stdout.split()), done.stderr
+
+
 def copy_of_the_project(to: Path) -> Path:
     """The project without what it makes, as a ZIP download has it."""
     made = {
