@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hkd_core.common.errors import UserError
 from hkd_core.evaluation import amber, chair, chair_readings, challenge, coco, hallusion, mme, paired, pope, pope_files, pope_scores
-from hkd_core.evaluation.matching import Answered, identified, match, self_matched
+from hkd_core.evaluation.matching import Answered, match, self_matched
 from hkd_core.evaluation.output import warn, write
 from hkd_core.evaluation.records import (
     IMAGE,
@@ -162,6 +162,8 @@ def known_objects(
 def mme_command(args: argparse.Namespace) -> Found:
     tasks = mme.read_tasks(Path(args.answers), field=args.reply)
     found = mme.evaluate(tasks)
+    if missing := [name for name in mme.SUBTASKS if name not in tasks]:
+        warn(f"{args.answers}: no answers to {', '.join(missing)}, so there is no total of the four hallucination subtasks")
     if found["unread"]["total"]:
         total = sum(map(len, tasks.values()))
         warn(f"{args.answers}: {found['unread']['total']} of {total} answers are unread by MME's rule and count as wrong")
@@ -194,7 +196,9 @@ def amber_command(args: argparse.Namespace) -> Found:
         key: record for key, record in questions.items() if any(kinds[places[key]] in amber.DIMENSIONS[name] for name in scored)
     }
     pairs = (
-        match(asked, yes_no, path=args.answers, field=args.reply) if args.annotations else self_matched(yes_no, field=args.reply)
+        match(list(asked.values()), yes_no, path=args.answers, field=args.reply)
+        if args.annotations
+        else self_matched(yes_no, field=args.reply)
     )
     truths = [pair.question.one_of(("yes", "no"), "truth", *LABEL) for pair in pairs]
     texts, types = [pair.reply for pair in pairs], [amber.TYPES[pair.question.key("type", "category")] for pair in pairs]
@@ -238,7 +242,7 @@ def challenge_command(args: argparse.Namespace) -> Found:
     if args.records:
         questions = challenge_questions(read_records(args.records))
         named = answers if args.by_order else challenge_answers(questions, answers)
-        pairs = match(questions, named, path=args.answers, field=args.reply, by_order=args.by_order)
+        pairs = match(identified(questions), named, path=args.answers, field=args.reply, by_order=args.by_order)
     else:
         pairs = [
             Answered(key, record, record, challenge_reply(record, args.reply))
@@ -284,6 +288,11 @@ def challenge_answers(questions: Mapping[str, Record], answers: Sequence[Record]
             record = Record({**record.fields, "id": key if key in questions else picture}, record.where)
         named.append(record)
     return named
+
+
+def identified(questions: Mapping[str, Record]) -> list[Record]:
+    """The items under the identifiers that `challenge_questions` gives those without one."""
+    return [r if r.name_of("id", "question_id") else Record({**r.fields, "id": key}, r.where) for key, r in questions.items()]
 
 
 def challenge_questions(records: Sequence[Record]) -> dict[str, Record]:
@@ -338,14 +347,12 @@ def compare_command(args: argparse.Namespace) -> Found:
     keys: list[str] = []
     for side, path in (("a", args.a), ("b", args.b)):
         answers = [record for record in read_records(path) if not of_generative(record, generative)]
+        asked = records
         if not args.by_order and records[0].name_of("correct_choice") and not records[0].name_of(*QUESTION_ID):
             questions = challenge_questions(records)
-            answers = list(challenge_answers(questions, answers))
-        else:
-            questions, chosen = identified(records, answers, by_order=args.by_order)
-            answers = list(chosen)
-        pairs = match(questions, answers, path=path, field=args.reply, by_order=args.by_order)
-        keys = keys or list(questions)
+            asked, answers = identified(questions), challenge_answers(questions, answers)
+        pairs = match(asked, answers, path=path, field=args.reply, by_order=args.by_order)
+        keys = keys or [pair.key for pair in pairs]
         texts[side] = [pair.reply for pair in pairs]
     labels, choices = [record.key(*COMPARED).strip() for record in records], [choices_of(record) for record in records]
     if set(labels) <= set(DIGITS) and any(yes_no(text) for side in texts.values() for text in side):

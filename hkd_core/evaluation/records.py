@@ -38,7 +38,7 @@ ANSWER = (*MAYBE_REPLY, "response")  # the names that messages give
 IMAGE = ("image", "image_id", "image_source", "image_path", "img", "image_name", "file_name", "filename")
 QUESTION = ("question", "prompt", "query", "input", "instruction", "prompts", "input_text")
 LABEL = ("label", "gt_answer", "ground_truth", "truth", "gt", "target", "answer")
-SPLIT = ("category", "split", "pope_type")
+SPLIT = ("category", "type", "split", "pope_type", "subtask")
 PICTURE_ENDING = re.compile(r"\.(?:jpe?g|png|bmp|webp|gif|tiff?)$", re.IGNORECASE)
 INSTRUCTION = re.compile(r"\b(?:answer|please|word|phrase|option|respond|reply)\b")
 COCO_NAME = re.compile(r"(?:COCO_)?(?:train|val|test)\d{4}_(\d{12})")
@@ -180,7 +180,7 @@ def normal(text: str) -> str:
 
 def asked(text: str) -> str:
     """A question for comparison: `normal`, up to its question mark, so without the prompt's "Answer in one word."."""
-    text = normal(text)
+    text = normal(text.replace("<image>", " "))
     return text[: text.index("?") + 1] if "?" in text else text
 
 
