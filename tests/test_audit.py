@@ -2,19 +2,21 @@
 
 import json
 import warnings
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 import pytest
+from answer_files import lines, run_command
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from hkd_core.common.errors import UserError
+from hkd_core.common.margins import auroc, auroc_difference, auroc_interval, best_constant, sensitivity
 from hkd_core.evaluation import audit, audit_files, mme
 from hkd_core.evaluation.__main__ import main
-from hkd_core.evaluation.margins import auroc, auroc_difference, auroc_interval, best_constant, sensitivity
 
 
 def simulate(seed, n, d, lean, *, noise=None, images=None):
@@ -161,19 +163,9 @@ def test_a_shift_never_sees_the_picture_it_is_scored_on():
 # Files
 
 
-def lines(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
 @pytest.fixture
 def say(capsys):
-    def run(*arguments):
-        code = main(["audit", *map(str, arguments)])
-        out, err = capsys.readouterr()
-        return (code, json.loads(out), err) if code == 0 else (code, None, err)
-
-    return run
+    return partial(run_command, capsys, "audit")
 
 
 LABELS = ["yes", "no"] * 6

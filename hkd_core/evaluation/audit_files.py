@@ -85,7 +85,7 @@ def read_questions(paths: Sequence[str], labels: str | None) -> tuple[Files, set
     return prepared(found), passed - {key_by(record, ANY) for rows in found.values() for record in rows}
 
 
-def known_labels(records: Sequence[Record], path: str) -> tuple[list[Record], list[Record]]:
+def known_labels(records: list[Record], path: str) -> tuple[list[Record], list[Record]]:
     """Each question's row in the file of labels, and the rows of that file which no question has."""
     held = read_records(path)
     ours, theirs = fitting(records, held)
@@ -113,15 +113,15 @@ def items_of(files: Files) -> list[Item]:
         for record in records if len(listed) > 1 else ():
             names.setdefault(id(record), []).append(split)
     found = []
-    for path, records in files.items():
-        label = next((name for name in LABEL if any(record.fields.get(name) is not None for record in records)), None)
-        for record in records:
+    for path, rows in files.items():
+        label = next((name for name in LABEL if any(record.fields.get(name) is not None for record in rows)), None)
+        for record in rows:
             splits = tuple(names.get(id(record), ())) or (record.optional(*SPLIT) or "all",)
             image = picture_of(record) or f"{path} {len(found)}"
             found.append(Item(record, image, read_label(record, label), splits, about(record)))
-        unnamed = sum(picture_of(record) is None for record in records)
+        unnamed = sum(picture_of(record) is None for record in rows)
         if unnamed:
-            warn(f"{path}: {unnamed} of {len(records)} rows name no picture: the intervals count each row as a separate picture")
+            warn(f"{path}: {unnamed} of {len(rows)} rows name no picture: the intervals count each row as a separate picture")
     return found
 
 
