@@ -1,6 +1,6 @@
 """Which fields tell the rows of a file apart, and which of them the rows of another file share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from hkd_core.common.errors import UserError
@@ -31,7 +31,7 @@ def key_by(record: Record, way: Way) -> str | None:
         elif names == IMAGE:
             picture = record.picture()
             part = picture_key(picture) if picture else None
-        else:
+        elif record.name_of(*names):
             with suppress(UserError):
                 part = record.key(*names)
         if part is None:
@@ -55,14 +55,17 @@ def named(record: Record, way: Way) -> str:
     return " and ".join(record.name_of(*names) or names[0] for names in way)
 
 
-def ways_of(records: Sequence[Record]) -> list[Way]:
+def ways_of(records: Sequence[Record]) -> Iterator[Way]:
     """The ways in which every row has a name and no two the same."""
-    found = []
     for way in (*SINGLE, *TOGETHER):
-        keys = {key_by(record, way) for record in records}
-        if None not in keys and len(keys) == len(records):
-            found.append(way)
-    return found
+        keys: set[str | None] = set()
+        for record in records:
+            key = key_by(record, way)
+            if key is None or key in keys:
+                break
+            keys.add(key)
+        else:
+            yield way
 
 
 def fitting(questions: Sequence[Record], others: Sequence[Record]) -> tuple[Way, Way]:
@@ -71,26 +74,27 @@ def fitting(questions: Sequence[Record], others: Sequence[Record]) -> tuple[Way,
     A tie is won by the same way for both, then by one in which no two of the other rows are alike. Raises UserError naming two questions
     that nothing tells apart.
     """
-    ways = ways_of(questions)
-    if not ways:
-        by_key(questions, *QUESTION_ID)
-    best, most = (ANY, ANY), (-1, False, False)
+    best, most = None, (-1, False, False)
     known: dict[Way, list[str | None]] = {}
-    for ours in ways:
+    for ours in ways_of(questions):
         keys = {key_by(record, ours) for record in questions}
         for theirs in SINGLE if ours in SINGLE else (ours,):
-            given = known.setdefault(theirs, [key_by(record, theirs) for record in others])
+            if theirs not in known:
+                known[theirs] = [key_by(record, theirs) for record in others]
+            given = known[theirs]
             fit = (sum(key in keys for key in given), ours == theirs, len(set(given)) == len(given))
             if fit == (len(others), True, True):
                 return ours, theirs
             if fit > most:
                 best, most = (ours, theirs), fit
-    return best
+    if best is None:
+        by_key(questions, *QUESTION_ID)
+    return best or (ANY, ANY)
 
 
 def fits(questions: Sequence[Record], others: Sequence[Record]) -> bool:
     """Does something name a question in each of the other rows, and none twice?"""
-    if not ways_of(questions):
+    if next(ways_of(questions), None) is None:
         return False
     ours, theirs = fitting(questions, others)
     given = {key_by(record, theirs) for record in others}

@@ -133,7 +133,7 @@ def by_picture(questions: Sequence[Record], answers: Sequence[Record], field: st
 def refuse_repeated(questions: Sequence[Record], answers: Sequence[Record], path: str) -> None:
     """Raises UserError for answers to several splits whose identifiers do not tell the splits."""
     need_identifiers(answers)
-    if ways_of(questions) and fitting(questions, answers)[1] in SINGLE:
+    if next(ways_of(questions), None) and fitting(questions, answers)[1] in SINGLE:
         return  # `match` names the answer that is wrong
     raise UserError(
         f"{path}: identifiers repeat across the splits, so its answers cannot be told apart; "
