@@ -377,3 +377,10 @@ def test_help_shows_one_line_of_the_input(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0 and "one line of its input:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("reply", ["1", "A", "True", ""])
+def test_replies_that_say_neither_yes_nor_no_are_warned_of(reply, tmp_path, say):
+    rows = [row | {"text": reply} for row in answered()]
+    code, found, err = say("pope", "--questions", lines(tmp_path / "q", QUESTIONS), "--answers", lines(tmp_path / "a", rows))
+    assert code == 0 and found["parsers"]["strict"]["unparsed"] == 4 and "4 of 4 replies could not be read as yes or no" in err

@@ -42,6 +42,7 @@ def pope_command(args: argparse.Namespace) -> Found:
     found = pope_scores.evaluate_splits(columns, seed=args.seed)
     for warning in found["provenance"]["warnings"]:
         warn(f"{(args.questions or args.answers)[0]}: {warning}")
+    warn_unread(args.answers[0], found["parsers"]["strict"]["unparsed"], found["n"])
     if not all(pair.question.picture() for pairs in splits.values() for pair in pairs):
         warn(f"{args.answers[0]}: rows without a picture's name: the interval takes each question for its own picture")
     items = []
@@ -52,6 +53,11 @@ def pope_command(args: argparse.Namespace) -> Found:
                 {"split": name, "id": pair.key, "image": pair.question.picture(), "label": label, "answer": pair.reply} | row
             )
     return found, items
+
+
+def warn_unread(path: str, unread: int, n: int) -> None:
+    if unread:
+        warn(f"{path}: {unread} of {n} replies could not be read as yes or no and count as wrong")
 
 
 def pope_columns(pairs: Sequence[Answered]) -> dict[str, list[str]]:
@@ -205,8 +211,10 @@ def amber_command(args: argparse.Namespace) -> Found:
     left = [name for name in amber.DIMENSIONS if name not in scored and any(kind in amber.DIMENSIONS[name] for kind in kinds)]
     if left:
         warn(f"{args.answers}: no answers to {' and '.join(left)}; the scores are of {' and '.join(scored)} alone")
+    found = amber.evaluate(truths, texts, types)
+    warn_unread(args.answers, found["unparsed"], found["n"])
     more = {"scored": scored, "not_answered": left, "generative_passed_over": len(answers) - len(yes_no)}
-    return amber.evaluate(truths, texts, types) | more, amber.verdicts([pair.key for pair in pairs], truths, texts, types)
+    return found | more, amber.verdicts([pair.key for pair in pairs], truths, texts, types)
 
 
 def hallusion_command(args: argparse.Namespace) -> Found:
