@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hkd_core.common.errors import UserError
 from hkd_core.evaluation import amber, chair, chair_readings, challenge, coco, hallusion, mme, paired, pope, pope_files, pope_scores
+from hkd_core.evaluation.identify import indexed
 from hkd_core.evaluation.matching import Answered, match, self_matched
 from hkd_core.evaluation.output import warn, write
 from hkd_core.evaluation.records import (
@@ -17,7 +18,6 @@ from hkd_core.evaluation.records import (
     QUESTION,
     QUESTION_ID,
     Record,
-    by_key,
     normal,
     picture_key,
     quoted,
@@ -179,7 +179,7 @@ def mme_command(args: argparse.Namespace) -> Found:
 def amber_command(args: argparse.Namespace) -> Found:
     annotations = read_records(args.annotations or args.answers)
     questions, generative = {}, set()
-    for key, record in by_key(annotations, "id", "question_id", "index").items():
+    for key, record in indexed(annotations, (("id", "question_id", "index"),)).items():
         kind = record.key("type", "category")
         if kind in amber.TYPES:
             questions[key] = record
@@ -306,7 +306,7 @@ def identified(questions: Mapping[str, Record]) -> list[Record]:
 def challenge_questions(records: Sequence[Record]) -> dict[str, Record]:
     """Items by identifier; published records have none, and are known by picture and what is asked about it."""
     if any(record.name_of("id", "question_id") for record in records):
-        return by_key(records, "id", "question_id")
+        return indexed(records, (("id", "question_id"),))
     pictures = Counter(record.key("image_id", "image") for record in records)
     if max(pictures.values()) == 1:
         return {record.key("image_id", "image"): record for record in records}

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from hkd_core.common.errors import UserError
 from hkd_core.evaluation.hallusion import KEYS
-from hkd_core.evaluation.records import IMAGE, QUESTION, QUESTION_ID, SPLIT, Record, asked, by_key, picture_key
+from hkd_core.evaluation.records import IMAGE, QUESTION, QUESTION_ID, SPLIT, Record, asked, picture_key
 from hkd_core.evaluation.rows import shown
 
 ASKED = (*QUESTION, "text")  # a question's text; "text" is the reply in a file of answers
@@ -88,7 +88,7 @@ def fitting(questions: Sequence[Record], others: Sequence[Record]) -> tuple[Way,
             if fit > most:
                 best, most = (ours, theirs), fit
     if best is None:
-        by_key(questions, *QUESTION_ID)
+        indexed(questions, ANY)
     return best or (ANY, ANY)
 
 

@@ -152,17 +152,6 @@ def only(value: object) -> object:
     return value
 
 
-def by_key(records: Iterable[Record], *names: str) -> dict[str, Record]:
-    """Records by identifier. Raises UserError naming both places of one that occurs twice."""
-    found: dict[str, Record] = {}
-    for record in records:
-        key = record.key(*names)
-        if key in found:
-            raise record.fail(f"{record.name_of(*names)} {shown(key)} occurs twice, first at {found[key].where}")
-        found[key] = record
-    return found
-
-
 def picture_key(name: str) -> str:
     """A picture's name without folder and ending; COCO's file names and zero-padded numbers become the number."""
     stem = PICTURE_ENDING.sub("", re.split(r"[/\\]", name.strip())[-1])
