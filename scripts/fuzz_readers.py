@@ -11,30 +11,53 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from unittest import mock
 
-from fuzz_inputs import WORDS, as_file, damaged, example, phrase, pope_rows, with_noise, yes_no
+import numpy as np
+from fuzz_inputs import ODD, WORDS, as_file, damaged, example, phrase, pope_rows, with_noise, yes_no
 
+from hkd_core.common import margins
 from hkd_core.common.errors import UserError
-from hkd_core.evaluation import coco, commands, mme, output, pope_scores, records, replies, rows
+from hkd_core.evaluation import (
+    amber_generative,
+    audit_command,
+    audit_files,
+    coco,
+    commands,
+    mme,
+    output,
+    pope_scores,
+    records,
+    replies,
+    rows,
+)
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.__main__ import build_parser
 
+HELD: dict[str, bytes] = {}  # the files, under the names that the commands are given
+
 
 @contextmanager
-def files(held: dict[str, bytes]) -> Iterator[None]:
-    """Files in memory, under the names that the commands are given; few draws of the bootstrap; no warnings."""
-    drawn = stats.drawn_sums
-    with (
-        mock.patch.object(rows, "read_bytes", lambda path: held[str(path)]),
-        mock.patch.object(coco, "read_bytes", lambda path: held[str(path)]),
-        mock.patch.object(mme, "read_bytes", lambda path: held[str(path)]),
-        mock.patch.object(commands, "warn", lambda message: output.one_line(message)),
-        mock.patch.object(commands, "write", lambda text: None),
-        mock.patch.object(mme.Path, "is_file", lambda self: str(self) in held),
-        mock.patch.object(stats, "drawn_sums", lambda sums, draws, rng: drawn(sums, min(draws, 8), rng)),
-    ):
+def files_in_memory() -> Iterator[None]:
+    """Commands read HELD; few draws of the bootstrap; no warnings; WordNet and spaCy are three words."""
+    drawn, synonyms = stats.drawn_sums, commands.chair.read_synonyms
+    with ExitStack() as stack:
+
+        def replace(place: object, name: str, value: object) -> None:
+            stack.enter_context(mock.patch.object(place, name, value))
+
+        for module in (rows, coco, mme, amber_generative):
+            replace(module, "read_bytes", lambda path: HELD[str(path)])
+        for module in (commands, audit_command, audit_files):
+            replace(module, "warn", output.one_line)
+        replace(commands, "write", lambda text: None)
+        replace(commands.chair, "read_synonyms", lambda path: [["dog", "puppy"], ["cat"]] if path == "s.txt" else synonyms(path))
+        replace(mme.Path, "is_file", lambda self: str(self) in HELD)
+        replace(stats, "drawn_sums", lambda sums, draws, rng: drawn(sums, min(draws, 8), rng))
+        replace(margins, "_drawn_aurocs", lambda sides, *more: np.zeros((len(sides), 2)))
+        replace(amber_generative, "load_similarity", lambda: (lambda a, b: float(a == b), None))
+        replace(amber_generative, "load_nouns", lambda pipeline: (str.split, "none"))
         yield
 
 
@@ -42,11 +65,12 @@ PARSER = build_parser()
 
 
 def command(held: dict[str, bytes], *arguments: str) -> None:
-    with files(held):
-        args = PARSER.parse_args(arguments)
-        found = args.run(args)
+    HELD.clear()
+    HELD.update(held)
+    args = PARSER.parse_args(arguments)
+    found = args.run(args)
     if found is not None:
-        result, items = found
+        result, items = found if isinstance(found, tuple) else (found, [])
         json.dumps(result)
         output.table(result)
         for item in items:
@@ -184,24 +208,23 @@ def fuzz_chair(rng: random.Random) -> None:
         truth = {"sentences": damaged(rng, [{"image_id": k, "mscoco_gt_words": names} for k in pictures])}
     held = {"c": as_file(rng, damaged(rng, captions)), "g": as_file(rng, truth, whole=True), "s.txt": b"dog, puppy\ncat\n"}
     more = rng.choice((("--coco",), ("--synonyms", "s.txt"), ()))
-    with mock.patch.object(commands.chair, "read_synonyms", READ_SYNONYMS(held)):
-        command(held, "chair", "--captions", "c", "--objects", "g", *more, *rng.choice(((), ("--drop-unfinished", "--words", "2"))))
-
-
-def READ_SYNONYMS(held: dict[str, bytes]) -> Callable[[str], list[list[str]]]:
-    real = commands.chair.read_synonyms
-    return lambda path: [["dog", "puppy"], ["cat"]] if str(path) in held else real(path)
+    command(held, "chair", "--captions", "c", "--objects", "g", *more, *rng.choice(((), ("--drop-unfinished", "--words", "2"))))
 
 
 def fuzz_mme(rng: random.Random) -> None:
     lines = [f"{k // 2}.jpg\tQ{k}?\t{'Yes' if k % 2 else 'No'}\t{yes_no(rng)}" for k in range(rng.choice((2, 4, 6)))]
     if rng.random() < 0.5:
         held = {"t.txt": with_noise(rng, "\n".join(lines).encode("utf-8", "replace"))}
-        with files(held):
-            tasks = mme.checked({name: mme.lines_of(mme.Path("t.txt")) for name in mme.SUBTASKS})
+        HELD.clear()
+        HELD.update(held)
+        tasks = mme.checked({name: mme.lines_of(mme.Path("t.txt")) for name in mme.SUBTASKS})
         json.dumps(mme.evaluate(tasks))
         return
-    items = [
+    command({"m": as_file(rng, damaged(rng, mme_rows(rng)))}, "mme", "--answers", "m")
+
+
+def mme_rows(rng: random.Random) -> list[dict]:
+    return [
         {
             "index": k,
             "category": name,
@@ -210,17 +233,20 @@ def fuzz_mme(rng: random.Random) -> None:
             "answer": "Yes" if k % 2 else "No",
             "prediction": yes_no(rng),
         }
-        for name in mme.SUBTASKS
+        for name in mme.SUBTASKS[: rng.choice((4, 4, 2, 1))]
         for k in range(2)
     ]
-    command({"m": as_file(rng, damaged(rng, items))}, "mme", "--answers", "m")
 
 
-def fuzz_amber(rng: random.Random) -> None:
+def amber_rows(rng: random.Random) -> tuple[list[dict], list[dict]]:
     kinds = ["generative", "discriminative-hallucination", "discriminative-attribute-state", "relation", "discriminative-relation"]
     annotations = [{"id": k, "type": rng.choice(kinds), "truth": rng.choice(("yes", "no"))} for k in range(rng.randrange(1, 7))]
     annotations = [a | {"truth": ["dog"]} if a["type"] == "generative" else a for a in annotations]
-    answers = [{"id": a["id"], "response": yes_no(rng)} for a in annotations if rng.random() < 0.95]
+    return annotations, [{"id": a["id"], "response": yes_no(rng)} for a in annotations if rng.random() < 0.95]
+
+
+def fuzz_amber(rng: random.Random) -> None:
+    annotations, answers = amber_rows(rng)
     held = {"n": as_file(rng, damaged(rng, annotations)), "a": as_file(rng, damaged(rng, answers))}
     command(held, "amber", "--annotations", "n", "--answers", "a")
 
@@ -286,6 +312,66 @@ def fuzz_compare(rng: random.Random) -> None:
     command(held, "compare", "--a", "a", "--b", "b", "--labels", "l")
 
 
+def fuzz_audit(rng: random.Random) -> None:
+    questions, answers = pope_rows(rng)
+    if rng.random() < 0.5:
+        answers = [a | {"margin": rng.choice((1.5, -2, 0, "0.5", rng.choice(ODD)))} for a in answers]
+    held = {"q": as_file(rng, damaged(rng, questions))}
+    held |= {side: as_file(rng, damaged(rng, answers)) for side in "ab"}
+    more = rng.choice(((), (), ("--by-order",), ("--margins",), ("--margins",), ("--reply", "text")))
+    command(held, "audit", "--questions", "q", "--base", "a", "--method", "b", *more)
+
+
+def fuzz_audit_splits(rng: random.Random) -> None:
+    questions, _ = pope_rows(rng)
+    others = [q | {"text": q["text"].replace("in the", "or a cow in the")} for q in questions]
+    both = [
+        {"question_id": q["question_id"] + 10_000_000 * k, "text": yes_no(rng), "prompt": q["text"]}
+        for k, asked in enumerate((questions, others))
+        for q in asked
+    ]
+    held = {"q_random": as_file(rng, damaged(rng, questions)), "q_popular": as_file(rng, damaged(rng, others))}
+    held |= {side: as_file(rng, damaged(rng, both)) for side in "ab"}
+    command(
+        held, "audit", "--questions", "q_random", "q_popular", "--base", "a", "--method", "b", *rng.choice(((), ("--by-order",)))
+    )
+
+
+def fuzz_audit_labels(rng: random.Random) -> None:
+    annotations, answers = amber_rows(rng)
+    questions = [{"id": a["id"], "image": f"{a['id'] // 2}.jpg", "query": "Is there a dog?"} for a in annotations]
+    held = {"q": as_file(rng, damaged(rng, questions)), "n": as_file(rng, damaged(rng, annotations))}
+    held |= {side: as_file(rng, damaged(rng, answers)) for side in "ab"}
+    command(held, "audit", "--questions", "q", "--labels", "n", "--base", "a", "--method", "b")
+
+
+def fuzz_audit_mme(rng: random.Random) -> None:
+    held = {side: as_file(rng, damaged(rng, mme_rows(rng))) for side in "ab"}
+    command(held, "audit", "--base", "a", "--method", "b")
+
+
+def fuzz_amber_generative(rng: random.Random) -> None:
+    things = ["dog", "cat", "tree", "sky"]
+    annotations = [
+        {"id": k, "type": rng.choice(("generative", "generative", "relation"))}
+        | {"truth": rng.sample(things, 2), "hallu": rng.choice((["car"], [], ["dog"]))}
+        for k in range(rng.randrange(1, 6))
+    ]
+    answers = [
+        {"id": a["id"], "response": rng.choice(("dog car", "a cat", "", phrase(rng)))} for a in annotations if rng.random() < 0.95
+    ]
+    words = {name: rng.choice((["puppy"], [], [name])) for name in (*things, "car")}
+    if rng.random() < 0.2:
+        words |= {rng.choice(things): rng.choice(ODD)}
+    held = {
+        "n": as_file(rng, damaged(rng, annotations)),
+        "a": as_file(rng, damaged(rng, answers)),
+        "s": with_noise(rng, b"man\nsky\n"),
+    }
+    held["r"] = as_file(rng, words, whole=True)
+    command(held, "amber-generative", "--annotations", "n", "--answers", "a", "--relation", "r", "--safe-words", "s")
+
+
 def _binary(rng: random.Random, whole: bytes, name: str) -> None:
     data = bytearray(whole)
     for _ in range(rng.randrange(4)):
@@ -308,6 +394,11 @@ TARGETS: dict[str, Callable[[random.Random], None]] = {
 
 def run(name: str, cases: int, *, seed: int = 0, first: int = 0) -> tuple[int, int]:
     """(results, refusals). Raises AssertionError naming the case that ended otherwise, and for a refusal of more than one line."""
+    with files_in_memory():
+        return _run(name, cases, seed, first)
+
+
+def _run(name: str, cases: int, seed: int, first: int) -> tuple[int, int]:
     results = 0
     for case in range(first, first + cases):
         try:

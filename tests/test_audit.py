@@ -2,19 +2,21 @@
 
 import json
 import warnings
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 import pytest
+from answer_files import lines, run_command
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from hkd_core.common.errors import UserError
+from hkd_core.common.margins import auroc, auroc_difference, auroc_interval, best_constant, sensitivity
 from hkd_core.evaluation import audit, audit_files, mme
 from hkd_core.evaluation.__main__ import main
-from hkd_core.evaluation.margins import auroc, auroc_difference, auroc_interval, best_constant, sensitivity
 
 
 def simulate(seed, n, d, lean, *, noise=None, images=None):
@@ -161,19 +163,9 @@ def test_a_shift_never_sees_the_picture_it_is_scored_on():
 # Files
 
 
-def lines(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
 @pytest.fixture
 def say(capsys):
-    def run(*arguments):
-        code = main(["audit", *map(str, arguments)])
-        out, err = capsys.readouterr()
-        return (code, json.loads(out), err) if code == 0 else (code, None, err)
-
-    return run
+    return partial(run_command, capsys, "audit")
 
 
 LABELS = ["yes", "no"] * 6
@@ -313,9 +305,9 @@ def test_wrong_options_are_one_line(tmp_path, say):
         ((*files, "--margins"), 'missing "margin"'),
         ((*files, "--figure", tmp_path / "none" / "roc.png"), "cannot be written"),
         ((*files, "--figure", tmp_path / "roc.gif"), "ends in .png"),
-        (("--questions", questions, base, "--base", base, "--method", method), "a file for each file"),
+        (("--questions", questions, base, "--base", base, "--method", method), 'missing "image"'),
         (("--base", base, "--method", method), "give the questions with --questions"),
-        (("--base", tmp_path, "--method", tmp_path / "no"), "no such"),
+        (("--base", tmp_path, "--method", tmp_path / "no"), "none of MME's subtasks"),
     ):
         code, _, err = say(*arguments)
         assert code == 2 and err.count("\n") == 1 and says in err, (arguments, err)
@@ -340,9 +332,8 @@ def folder(tmp_path_factory):
 def test_any_files_give_a_result_or_a_user_error(folder, asked, said, margins):
     questions, answers = lines(folder / "q.json", asked), lines(folder / "a.jsonl", said)
     try:
-        items, others = audit_files.read_items(questions, None, "")
-        held = audit_files.joined(answers, items, others)
-        assert audit_files.read_side(answers, items, held, margins=margins)
+        items, sides = audit_files.read_sides([questions], None, {"base": [answers], "method": [answers]}, margins=margins)
+        assert len(items) == len(sides["base"]) == len(sides["method"])
     except UserError as error:
         assert str(error) and "\n" not in str(error)
 
@@ -403,6 +394,56 @@ def test_files_named_after_different_splits_are_refused(tmp_path, say):
     refused(say(*files, "--method", plain[0], plain[0]), "file0.jsonl is given twice")
 
 
+@pytest.mark.parametrize(
+    ("row", "more"),
+    [
+        (
+            lambda at, i, said: {
+                "question_id": i + 10_000_000 * at,
+                "prompt": f"Is there a dog{i} of {at}?\nOne word.",
+                "text": said,
+            },
+            (),
+        ),
+        (lambda at, i, said: {"doc_id": 12 * at + i, "input": f"Is there a dog{i} of {at}?", "filtered_resps": [said]}, ()),
+        (lambda at, i, said: {"image": f"{i // 2}.jpg", "prompt": f"Is there a dog{i} of {at}?", "output": said}, ()),
+        (lambda at, i, said: {"text": said}, ("--by-order",)),
+    ],
+    ids=["LLaVA's numbering", "lmms-eval's log", "picture and question", "by order"],
+)
+def test_one_file_of_answers_to_three_splits(tmp_path, say, row, more):
+    questions, rows = [], []
+    for at, split in enumerate(("random", "popular", "adversarial")):
+        asked = [
+            {"question_id": i, "image": f"{i // 2}.jpg", "text": f"Is there a dog{i} of {at}?", "label": LABELS[i]}
+            for i in range(12)
+        ]
+        questions.append(lines(tmp_path / f"coco_pope_{split}.json", asked))
+        rows += [row(at, i, "Yes" if i < at else "No") for i in range(12)]
+    base = lines(tmp_path / "base.jsonl", rows)
+    code, found, err = say("--questions", *questions, "--base", base, "--method", base, *more)
+    assert code == 0, err
+    assert [part["base"]["accuracy"] for part in found["splits"].values()] == [6 / 12, 7 / 12, 6 / 12]
+
+
+def test_answers_that_cannot_be_these_questions_are_refused_as_by_pope(tmp_path, say):
+    questions, base, method = pope_files(tmp_path)
+    rows = [json.loads(line) for line in Path(base).read_text().splitlines()]
+    asked = [json.loads(line) for line in Path(questions).read_text().splitlines()]
+    files = ("--questions", questions, "--method", method, "--base")
+    for change, says in (
+        ([row | {"prompt": q["text"]} for row, q in zip(rows, asked[1:] + asked[:1], strict=True)], "the prompt is"),
+        ([row | {"image": q["image"]} for row, q in zip(rows, asked[2:] + asked[:2], strict=True)], "the picture is"),
+        ([{"question_id": q["question_id"], "answer": q["label"], "caption": "No"} for q in asked], "is the label in every row"),
+        ([q | {"question_id": q["question_id"] + 1} for q in rows], "identifiers are one too high"),
+        (asked, "repeats the question"),
+    ):
+        refused(say(*files, lines(tmp_path / "changed.jsonl", change)), says)
+    assert say(*files, lines(tmp_path / "b.jsonl", [{"text": row["text"]} for row in rows]))[0] == 2
+    lines(Path(method), [{"text": text} for text in METHOD])
+    assert say(*files, tmp_path / "b.jsonl", "--by-order")[1]["method"]["accuracy"] == 10 / 12
+
+
 def test_question_files_of_the_same_name_are_two_splits(tmp_path, say):
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -444,6 +485,16 @@ def test_mmes_folder_with_a_file_for_each_picture_equals_the_flat_one(tmp_path, 
             (inner / f"{at}.txt").write_text("".join(rows))
     code, found, err = say("--base", base, "--method", tmp_path / "nested")
     assert code == 0 and found["method"]["accuracy"] == 10 / 12, err
+
+
+def test_mmes_subtasks_are_audited_as_far_as_they_are_there(tmp_path, say):
+    for side, said in (("base", BASE), ("method", METHOD)):
+        folder = mme_folder(tmp_path / side, said)
+        for name in ("existence", "position"):
+            (folder / f"{name}.txt").unlink()
+    code, found, err = say("--base", tmp_path / "base", "--method", tmp_path / "method")
+    assert code == 0 and set(found["splits"]) == {"count", "color", "code_reasoning"}, err
+    assert "not there: existence, position, " in err
 
 
 def test_mmes_tables_are_audited_without_questions(tmp_path, say):
@@ -703,9 +754,9 @@ def test_messages_name_the_files_own_field_and_what_is_wrong_with_the_numbers(tm
     asked = [{"id": i + 1, "image": f"{i}.jpg", "text": f"Is there a dog{i}?", "label": label} for i, label in enumerate(LABELS)]
     questions = lines(tmp_path / "q.json", asked)
     for change, says in (
-        (lambda i: i, 'id "0" is no question; all identifiers are one lower'),
-        (lambda i: i + 2, 'id "13" is no question; all identifiers are one higher'),
-        (lambda i: f"{i + 1:04d}", 'id "0001" is no question; one of the files writes its identifiers with zeros in front'),
+        (lambda i: i, 'id "0" is no question; the answers\' identifiers are one too low'),
+        (lambda i: i + 2, 'id "13" is no question; the answers\' identifiers are one too high'),
+        (lambda i: f"{i + 1:04d}", 'id "0001" is no question; the identifiers differ in leading zeros'),
         (lambda i: f"q{i}", 'id "q0" is no question'),
     ):
         base = lines(tmp_path / "a.jsonl", [{"id": change(i), "text": text} for i, text in enumerate(BASE)])
@@ -717,7 +768,7 @@ def test_messages_name_the_files_own_field_and_what_is_wrong_with_the_numbers(tm
     refused(
         say("--questions", bare, "--labels", labels, "--base", base, "--method", base),
         'id "12" has no label',
-        "one of the files count",
+        "identifiers are one too high",
     )
 
 

@@ -24,6 +24,8 @@ images = [
 """
 AFTER = """
 from hkd_core.evaluation.registry import BENCHMARKS
+from hkd_core.evaluation.results import READER_TABLES
+assert READER_TABLES["colour"] == ["colour"]
 truth = {thing.name + " " + thing.color for scene in scenes for thing in scene.singles}
 asked = build_questions(images)
 assert len(asked) == len(answers) > 12

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from hkd_core.common import margins
 from hkd_core.common.errors import UserError
-from hkd_core.evaluation import margins, oracle, study, suite, tables
+from hkd_core.evaluation import oracle, study, suite, tables
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.benchmarks.mme import mme_counts, mme_score
 from hkd_core.evaluation.chair import chair, mentioned, singular, vocabulary_of
@@ -152,7 +153,7 @@ def test_no_other_shift_has_a_better_f1(data):
     def f1(c):
         return sk.f1_score(labels, values > c, zero_division=0)
 
-    assert f1(stats.best_shift(values, labels)) >= max(f1(c) for c in np.linspace(-6, 6, 97)) - 1e-9
+    assert f1(margins.best_shift(values, labels)) >= max(f1(c) for c in np.linspace(-6, 6, 97)) - 1e-9
 
 
 MARGINS = st.lists(st.tuples(st.integers(-40, 40).map(lambda k: k / 8), st.integers(0, 1)), min_size=1, max_size=40)

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 
 import pytest
+from answer_files import lines
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
@@ -12,11 +13,6 @@ from sklearn import metrics as sk
 from hkd_core.evaluation import challenge, pope_scores
 from hkd_core.evaluation.__main__ import main
 from hkd_core.evaluation.pope_scores import PARSERS, score
-
-
-def lines(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """Files as other tools write them: every format is read alike, every field is found, what cannot be right is refused."""
 
 import json
+from functools import partial
 
 import pandas
 import pytest
+from answer_files import ASKED, QUESTIONS, RIGHT, lines, run_command
 
 from hkd_core.common.errors import UserError
 from hkd_core.evaluation.__main__ import main
@@ -13,21 +15,9 @@ from hkd_core.evaluation.rows import read_rows, read_value
 ROWS = [{"question_id": "1", "text": "Yes"}, {"question_id": "2", "text": "No, there is\nnone"}]
 
 
-def lines(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
-
-
 @pytest.fixture
 def say(capsys):
-    """Runs a command; returns (exit code, result or None, stderr)."""
-
-    def run(*arguments):
-        code = main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return code, json.loads(out) if out else None, err
-
-    return run
+    return partial(run_command, capsys)
 
 
 FORMS = {
@@ -219,12 +209,6 @@ def test_lmms_evals_log_and_the_challenges_records_are_flattened(tmp_path):
 
 
 # What an answers file may look like beside four questions, and the F1 of the strict rule, or what the refusal says.
-ASKED = ["dog", "car", "cup", "bus"]
-QUESTIONS = [
-    {"question_id": k, "image": f"{'ab'[k > 2]}.jpg", "text": f"Is there a {name} in the image?", "label": "yes" if k % 2 else "no"}
-    for k, name in enumerate(ASKED, 1)
-]
-RIGHT = ["Yes", "No", "Yes", "No"]
 
 
 def answered(**more):
@@ -393,3 +377,10 @@ def test_help_shows_one_line_of_the_input(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0 and "one line of its input:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("reply", ["1", "A", "True", ""])
+def test_replies_that_say_neither_yes_nor_no_are_warned_of(reply, tmp_path, say):
+    rows = [row | {"text": reply} for row in answered()]
+    code, found, err = say("pope", "--questions", lines(tmp_path / "q", QUESTIONS), "--answers", lines(tmp_path / "a", rows))
+    assert code == 0 and found["parsers"]["strict"]["unparsed"] == 4 and "4 of 4 replies could not be read as yes or no" in err

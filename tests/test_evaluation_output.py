@@ -34,7 +34,7 @@ def files(tmp_path):
         {"question_id": k, "image": f"{k // 2}.jpg", "text": f"Is there a {name} in the image?", "label": "yes" if k % 2 else "no"}
         for k, name in enumerate(("dog", "cat", "cup", "car"))
     ]
-    said = ["No", "Yes.", "<think>hm</think>Yes", "狗 \ud800"]
+    said = ["No", "Yes.", "<think>hm</think>Yes", "No 狗 \ud800"]
     answers = [{"question_id": k, "text": text} for k, text in enumerate(said)]
     for name, rows in (("q", questions), ("a", answers)):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -62,7 +62,7 @@ def test_a_table_on_request_and_json_when_piped(files, capsys):
     assert main([*arguments, "--format", "table"]) == 0
     shown = capsys.readouterr().out
     strict = next(line for line in shown.split("\n") if line.startswith("strict"))
-    assert strict.split()[1:5] == ["1", "1", "1", "0"] and "unparsed" in shown
+    assert strict.split()[1:5] == ["1", "1", "1", "1"] and "unparsed" in shown
     assert main(arguments) == 0 and json.loads(capsys.readouterr().out)["n"] == 4
 
 

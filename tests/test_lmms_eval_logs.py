@@ -1,34 +1,14 @@
 """lmms-eval's sample logs as it writes them today: no "doc", the prompt in "input", the rest in the scores."""
 
-import json
+from functools import partial
 
 import pytest
-
-from hkd_core.evaluation.__main__ import main
-
-ASKED = ["dog", "car", "cup", "bus"]
-QUESTIONS = [
-    {"question_id": k, "image": f"{'ab'[k > 2]}.jpg", "text": f"Is there a {name} in the image?", "label": "yes" if k % 2 else "no"}
-    for k, name in enumerate(ASKED, 1)
-]
-RIGHT = ["Yes", "No", "Yes", "No"]
-
-
-def lines(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
+from answer_files import QUESTIONS, RIGHT, lines, run_command
 
 
 @pytest.fixture
 def say(capsys):
-    """Runs a command; returns (exit code, result or None, stderr)."""
-
-    def run(*arguments):
-        code = main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return code, json.loads(out) if out else None, err
-
-    return run
+    return partial(run_command, capsys)
 
 
 def current_log(scores, **more):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from hkd_core.common.errors import UserError
+from hkd_core.common.margins import best_shift
 from hkd_core.data.wording import Wording
-from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation import suite
 from hkd_core.hkd import MappingShift
 from hkd_core.hkd.mapping_shift import Prior, content_classes, limits, shifted
@@ -86,7 +86,7 @@ def test_a_yes_no_margin_is_half_of_both_ways_difference_minus_a_constant_fitted
         look, fact = split.features[row["image_id"]], Fact(**row["meta"]["facts"][0])
         return (margin(question(fact), look) - margin(question(fact, negated=True), look)) / 2
 
-    constant = stats.best_shift(np.array([both(row, val) for row in held]), np.array([row["answer"] == "Yes" for row in held], int))
+    constant = best_shift(np.array([both(row, val) for row in held]), np.array([row["answer"] == "Yes" for row in held], int))
     expected = [both(row, test) - constant for row in rows]
     assert [value for value, _ in found] == pytest.approx(expected, abs=1e-3)
     assert [said for _, said in found] == ["Yes" if value > 0 else "No" for value in expected]

@@ -130,6 +130,27 @@ def by_number():
     return [{"id": str(k), "text": reply} for k, reply in enumerate(reply for name in NAMES for reply in replies(name))]
 
 
+def sample_log(*, picture=False):
+    """lmms-eval's current log: identifiers begin anew in every split, and only the prompt tells the splits."""
+    return [
+        {
+            "doc_id": k,
+            "target": q["label"],
+            "filtered_resps": [reply],
+            "input": q["text"] + SUFFIX,
+            "pope_accuracy": {"question_id": q["question_id"], "prediction": reply.lower(), "ground_truth": q["label"]},
+        }
+        | ({"image": q["image"]} if picture else {})
+        for k, (q, reply) in enumerate((q, r) for name in LLAVA for q, r in zip(split(name), replies(name), strict=True))
+    ]
+
+
+def once():
+    """Every picture and question answered once, in no order, although two splits ask about the same dog."""
+    texts = {(q["image"], q["text"]): q["label"].title() for name in NAMES for q in split(name)}
+    return [{"image": image, "prompt": text, "response": reply} for (image, text), reply in sorted(texts.items())]
+
+
 LAYOUTS = {
     "a file of questions and one of answers for each split": (official(), {f"a_{name}.jsonl": apart(name) for name in NAMES}),
     "answers in another order than questions": (official(), {f"a_{name}.jsonl": apart(name) for name in reversed(NAMES)}),
@@ -158,6 +179,9 @@ LAYOUTS = {
     ),
     "one file with a category, answers too": (one_file(), categories()),
     "answers with a category": (official(), categories()),
+    "lmms-eval's log beside the official files": (official(), {"a.jsonl": sample_log()}),
+    "lmms-eval's log in another order": (official(), {"a.jsonl": sample_log()[::-1]}),
+    "answers in order that their prompts confirm": (official(), in_order()),
     "answers by order": (official(), in_order(), "--by-order"),
     "answers by order to one file": (one_file(), in_order(), "--by-order"),
 }
@@ -173,6 +197,20 @@ def test_three_splits_are_scored_apart_and_together(layout, score):
         for key in ("accuracy", "precision", "recall", "f1", "yes_ratio"):
             each = [row["parsers"][parser][key] for row in found["splits"].values()]
             assert found["mean"][parser][key] == pytest.approx(sum(each) / 3)
+
+
+def test_picture_and_question_identify_what_several_splits_ask(score):
+    code, found, err = score(official(), {"a.jsonl": once()})
+    assert code == 0 and found["n"] == 18 and found["parsers"]["strict"]["accuracy"] == 1, err
+    code, found, err = score(official(), {"a.jsonl": once()[1:]})
+    assert code == 2 and "--by-order" in err
+
+
+def test_an_order_is_that_of_the_file_although_its_splits_alternate(score):
+    rows = [row for three in zip(*(one_file()["pope.jsonl"][6 * k : 6 * k + 6] for k in range(3)), strict=True) for row in three]
+    answers = [{"text": "Yes" if row["label"] == "yes" else "No"} for row in rows]
+    code, found, err = score({"pope.jsonl": rows}, {"a.jsonl": answers}, "--by-order")
+    assert code == 0 and found["parsers"]["strict"]["accuracy"] == 1, err
 
 
 def log_rows():
@@ -258,7 +296,11 @@ REFUSED = {
         "their names say random, adversarial",
     ),
     "a row twice in its split": ((None, {"a.jsonl": [*whole(), whole()[0]]}), 'a.jsonl:19: "1" occurs twice, first at'),
-    "no identifiers": ((official(), {"a.jsonl": in_order()["a.jsonl"]}), "--by-order"),
+    "no identifiers": ((official(), {"a.jsonl": [{"answer": row["answer"]} for row in in_order()["a.jsonl"]]}), "--by-order"),
+    "names that tell two splits": (
+        ({"coco_pope_random.json": split("random")}, {"a_popular.jsonl": apart("popular")}),
+        "a_popular.jsonl: its name says popular, but the questions are random",
+    ),
     "answers alone": ((None, {"a.jsonl": apart("random")}), "give the questions with --questions"),
     "a log with a row twice": ((None, {"a.jsonl": [*log_rows(), log_rows()[3]]}), 'a.jsonl:19: "3" occurs twice, first at'),
 }

@@ -13,7 +13,8 @@ from functools import cached_property, lru_cache
 from typing import TypeGuard
 
 from hkd_core.common.errors import UserError
-from hkd_core.evaluation.records import QUESTION_ID, Record, by_key, read_records, reply_of
+from hkd_core.evaluation.identify import indexed
+from hkd_core.evaluation.records import QUESTION_ID, Record, read_records, reply_of
 from hkd_core.evaluation.rows import decoded, read_bytes, read_value, shown
 from hkd_core.evaluation.wordnet import find_dictionary
 
@@ -145,9 +146,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     words = read_words(args.relation, args.safe_words)
-    annotations = by_key(read_records(args.annotations), *ID)
+    annotations = indexed(read_records(args.annotations), (ID,))
     scenes = read_scenes(args.annotations, annotations)
-    answers = by_key(read_records(args.answers), *ID)
+    answers = indexed(read_records(args.answers), (ID,))
     stray = next((key for key in answers if key not in annotations), None)
     if stray is not None and len(annotations) > len(scenes):  # else other answers may be to discriminative questions
         known = f"expected one of {args.annotations}; does one of the files count from 0?"
@@ -161,7 +162,7 @@ def run(args: argparse.Namespace) -> dict:
         )
     unknown = {thing for _, scene in scenes.values() for thing in (*scene.truth, *scene.hallu)} - set(words.relation)
     if unknown:
-        raise UserError(f'{args.relation}: expected words for every annotated thing, {shown(min(unknown))} has none')
+        raise UserError(f"{args.relation}: expected words for every annotated thing, {shown(min(unknown))} has none")
     responses = [reply_of(answers[key], field=args.reply) for key in scenes]
     similarity, pipeline = load_similarity()
     nouns, tagger = load_nouns(pipeline)

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtri
 
-from hkd_core.common.margins import auroc
-from hkd_core.evaluation import margins as of_margins
+from hkd_core.common.margins import auroc, auroc_difference, best_constant
 from hkd_core.evaluation import statistics as stats
 from hkd_core.evaluation.oracle import halves, minus_group_constants
 
@@ -145,7 +144,7 @@ def shifted(margins: np.ndarray, labels: np.ndarray, images: np.ndarray, metric:
     found, fold = np.empty(len(margins), int), folds(images)
     for k in np.unique(fold):
         here = fold == k
-        found[here] = margins[here] > of_margins.best_constant(margins[~here], labels[~here], metric)
+        found[here] = margins[here] > best_constant(margins[~here], labels[~here], metric)
     return found
 
 
@@ -169,7 +168,7 @@ def compare_margins(answers: Answers, *, draws: int = 2000, seed: int = 0) -> di
             found[rival][metric] = float(score(rows.sum(0)))
             found[difference][metric] = spread(stats.paired_interval(read_codes, rows, images, score, draws=draws, seed=seed))
     aurocs = {"base": auroc(base, labels), "method": auroc(method, labels)}
-    gain = of_margins.auroc_difference(method, base, labels, images, draws=min(draws, 1000), seed=seed)
+    gain = auroc_difference(method, base, labels, images, draws=min(draws, 1000), seed=seed)
     return found | {"auroc": aurocs | {"difference": spread(gain)}}
 
 

@@ -10,19 +10,9 @@ from hkd_core.common.errors import UserError
 from hkd_core.evaluation import mme
 from hkd_core.evaluation.arguments import whole_number
 from hkd_core.evaluation.audit import UNREAD, Answers, audit
-from hkd_core.evaluation.audit_files import (
-    Item,
-    answered_part,
-    check_splits,
-    code_of,
-    file_splits,
-    joined,
-    ordered,
-    read_items,
-    read_side,
-)
+from hkd_core.evaluation.audit_files import Item, Read, read_sides
 from hkd_core.evaluation.output import warn
-from hkd_core.evaluation.records import asked, picture_key, read_records
+from hkd_core.evaluation.records import Record, asked, picture_key, read_records
 
 EXPLAINED = """\
 Is a method more than a shift? Two answerers on the same yes-no questions.
@@ -32,6 +22,7 @@ A method that only leans more to No changes c and leaves d' where it is, even if
 """
 EXAMPLE = "--questions Q.json --base A.jsonl --method B.jsonl"
 SIDES = ("base", "method")
+CODES = {"yes": 1, "no": 0, "other": UNREAD}
 Splits = list[tuple[str, ...]]  # of each question
 
 
@@ -46,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="FILE",
-        help="answers without the method, a file for each of questions; or MME's folder or table",
+        help="answers without the method, a file for each of questions or one for all; or MME's folder or table",
     )
     parser.add_argument("--method", required=True, nargs="+", metavar="FILE", help="answers with the method, likewise")
     parser.add_argument(
@@ -54,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help='answers also hold "margin", log p(Yes) - log p(No): compare with the best constant shift',
     )
+    parser.add_argument("--by-order", action="store_true", help="the answers stand in the order of the questions and need no ids")
     parser.add_argument("--reply", metavar="FIELD", help="the field of the answers that holds the model's reply")
     parser.add_argument("--figure", metavar="FILE.png", help="draw the ROC with both operating points")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="of the bootstrap (default 0)")
@@ -62,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict:
     if args.figure and Path(args.figure).suffix not in (".png", ".svg"):
         raise UserError(f"--figure: expected a name that ends in .png or .svg, got {args.figure}")
-    answers, splits = read_mme(args) if not args.questions else read_files(args)
+    items, sides = read_mme(args) if not args.questions else from_questions(args)
+    answers, splits = assembled(items, sides, margins=args.margins)
     found = audit(answers, splits, seed=args.seed)
     if args.figure:
         from hkd_core.evaluation.audit_figure import draw
@@ -75,27 +68,12 @@ def run(args: argparse.Namespace) -> dict:
     return found
 
 
-def read_files(args: argparse.Namespace) -> tuple[Answers, Splits]:
-    """Questions with their labels, and both sides' answers in their order. Raises UserError naming file, line and what was expected."""
-    splits = file_splits(args.questions) if len(args.questions) > 1 else [""]
-    files = {side: ordered(splits, getattr(args, side), side) for side in SIDES}
-    if len(splits) > 1:
-        check_splits(args.questions, *files.values())
-    items: list[Item] = []
-    sides: dict[str, list[tuple[int, float]]] = {side: [] for side in SIDES}
-    for at, path in enumerate(args.questions):
-        here, others = read_items(path, args.labels, splits[at])
-        held = {side: joined(files[side][at], here, others) for side in SIDES}
-        kept = answered_part(path, here, held)
-        here = [here[place] for place in kept]
-        for side in SIDES:
-            answers = {new: held[side][place] for new, place in enumerate(kept) if place in held[side]}
-            sides[side] += read_side(files[side][at], here, answers, margins=args.margins, reply=args.reply)
-        items += here
-    return assembled(items, sides, margins=args.margins)
+def from_questions(args: argparse.Namespace) -> tuple[list[Item], dict[str, list[Read]]]:
+    sides = {side: getattr(args, side) for side in SIDES}
+    return read_sides(args.questions, args.labels, sides, margins=args.margins, reply=args.reply, by_order=args.by_order)
 
 
-def read_mme(args: argparse.Namespace) -> tuple[Answers, Splits]:
+def read_mme(args: argparse.Namespace) -> tuple[list[Item], dict[str, list[Read]]]:
     """MME's answers, which hold questions and truths: folders or tables, as `mme.read_tasks` reads them, paired by question."""
     if args.margins:
         raise UserError("--margins needs --questions (a table that holds questions and labels may be given there again)")
@@ -105,11 +83,14 @@ def read_mme(args: argparse.Namespace) -> tuple[Answers, Splits]:
         strange = next((item for key, (item, _) in other.items() if key not in one), None)
         if strange:
             raise UserError(
-                f"{strange.where}: {path} has no answer to this question with this truth about picture {strange.image}; "
+                f"{strange.record.where}: {path} has no answer to this question with this truth about picture {strange.image}; "
                 "expected the same questions on both sides"
             )
+    there = {subtask for subtask, *_ in base}
+    if missing := [name for name in (*mme.PERCEPTION, *mme.COGNITION) if name not in there]:
+        warn(f"MME: subtasks that are not there: {', '.join(missing)}")
     sides = {side: [(tasks[side][key][1], 0.0) for key in base] for side in SIDES}
-    return assembled([item for item, _ in base.values()], sides, margins=False)
+    return [item for item, _ in base.values()], sides
 
 
 def mme_items(paths: Sequence[str], side: str, reply: str | None) -> dict[tuple[str, ...], tuple[Item, int]]:
@@ -123,10 +104,10 @@ def mme_items(paths: Sequence[str], side: str, reply: str | None) -> dict[tuple[
         for row in asked_here:
             key = (subtask, picture_key(row.image), asked(row.question), row.truth)
             label, image = int(row.truth == "yes"), f"{subtask}/{picture_key(row.image)}"
-            item = Item(" ".join(key), image, label, (subtask,), row.question, row.where)
-            first = found.setdefault(key, (item, code_of(mme.parse(row.answer))))[0]
+            item = Item(Record({}, row.where), image, label, (subtask,), row.question)
+            first = found.setdefault(key, (item, CODES[mme.parse(row.answer)]))[0]
             if first is not item:
-                raise UserError(f"{row.where}: this question occurs twice, first at {first.where}")
+                raise UserError(f"{row.where}: this question occurs twice, first at {first.record.where}")
     return found
 
 
@@ -134,7 +115,7 @@ def subtasks_of(path: Path) -> set[str | None]:
     return {record.optional("category", "subtask", "task") for record in read_records(path)}
 
 
-def assembled(items: Sequence[Item], sides: Mapping[str, list[tuple[int, float]]], *, margins: bool) -> tuple[Answers, Splits]:
+def assembled(items: Sequence[Item], sides: Mapping[str, list[Read]], *, margins: bool) -> tuple[Answers, Splits]:
     answers = {side: np.array([answer for answer, _ in rows]) for side, rows in sides.items()}
     held = {f"{side}_margins": np.array([margin for _, margin in rows]) if margins else None for side, rows in sides.items()}
     labels, images, names = (np.array([getattr(item, name) for item in items]) for name in ("label", "image", "name"))

@@ -1,168 +1,91 @@
-"""The audit's files: labelled yes-no questions and the answers of both sides, whatever names or numbers their rows."""
+"""The audit's files: labelled yes-no questions and the answers of both sides, paired as in the other commands (`pope_files.matched`)."""
 
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import nan
-from pathlib import Path
 
 from hkd_core.common.errors import UserError
 from hkd_core.evaluation import amber
 from hkd_core.evaluation.audit import UNREAD
-from hkd_core.evaluation.hallusion import KEYS
-from hkd_core.evaluation.matching import match
+from hkd_core.evaluation.identify import ANY, ASKED, fitting, hint_of, indexed, key_by, key_in, named
+from hkd_core.evaluation.matching import Answered
 from hkd_core.evaluation.output import warn
 from hkd_core.evaluation.pope import SPLITS
-from hkd_core.evaluation.pope_files import paired, split_name
+from hkd_core.evaluation.pope_files import Files, matched, prepared, split_name, splits_of, unique
 from hkd_core.evaluation.pope_scores import strict
-from hkd_core.evaluation.records import (
-    IMAGE,
-    LABEL,
-    MAYBE_REPLY,
-    PICTURE_ENDING,
-    QUESTION,
-    QUESTION_ID,
-    REPLY,
-    Record,
-    asked,
-    by_key,
-    picture_key,
-    read_records,
-)
+from hkd_core.evaluation.records import LABEL, MAYBE_REPLY, PICTURE_ENDING, REPLY, SPLIT, Record, read_records
 from hkd_core.evaluation.rows import shown
 
-SPLIT = ("category", "type", "split", "pope_type", "subtask")
-ASKED = ("text", *QUESTION)
 LABELS = {"yes": 1, "no": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
 NAME = re.compile(r"\b(?:is|are) there (?:an? |any |some )?(.+?) in (?:the|this) \w+", re.IGNORECASE)
 LARGEST = 1e6  # beyond it a margin is no difference of two log-probabilities
 MARGIN = "log p(Yes) - log p(No), above 0 for Yes"
-Way = tuple[tuple[str, ...], ...]  # what tells rows apart: one or more fields, each under the first of its names that is there
-ANY: Way = (QUESTION_ID,)
-SINGLE: tuple[Way, ...] = (ANY, *(((name,),) for name in QUESTION_ID))
-TOGETHER: tuple[Way, ...] = (
-    *((SPLIT, (name,)) for name in QUESTION_ID),
-    tuple((name,) for name in KEYS),
-    *(((name,), ASKED) for name in QUESTION_ID),
-    (IMAGE, ASKED),
-)
+GENERATIVE = "generative"  # AMBER's type of what is no question
+Read = tuple[int, float]  # 1 yes, 0 no or UNREAD; the margin, 0 where none are read
 
 
 @dataclass(frozen=True)
 class Item:
-    """One labelled question. label: 1 yes, 0 no; splits: those that it belongs to; name: what it is about; where: for messages."""
+    """One labelled question. label: 1 yes, 0 no; splits: those that it belongs to; name: what it is about."""
 
-    key: str
+    record: Record
     image: str
     label: int
     splits: tuple[str, ...]
     name: str
-    where: str
-    record: Record = field(default_factory=lambda: Record({}, ""))
 
 
-def key_by(record: Record, way: Way) -> str | None:
-    """What a row is called in this way, or None if it lacks a part of it."""
-    parts = []
-    for names in way:
-        if names == ASKED:  # "text" is a question's text, and an answer's reply
-            text = record.optional(*QUESTION) or record.optional("text")
-            part = asked(text) if text else None
-        elif names == IMAGE:
-            picture = record.picture()
-            part = picture_key(picture) if picture else None
-        else:
-            part = None
-            with suppress(UserError):
-                part = record.key(*names)
-        if part is None:
-            return None
-        parts.append(part.lower() if names == SPLIT else part)
-    return " ".join(parts)
+def read_sides(
+    questions: Sequence[str],
+    labels: str | None,
+    sides: Mapping[str, Sequence[str]],
+    *,
+    margins: bool = False,
+    reply: str | None = None,
+    by_order: bool = False,
+) -> tuple[list[Item], dict[str, list[Read]]]:
+    """The questions, and each side's answers in their order. Raises UserError naming file, line and what was expected."""
+    files, passed = read_questions(unique("--questions", questions), labels)
+    held = {side: {path: read_records(path) for path in unique(f"--{side}", paths)} for side, paths in sides.items()}
+    check_splits(questions, *sides.values())
+    files, left = answered_part(files, held)
+    if passed | left:
+        held = {side: {path: asked_for(rows, passed | left) for path, rows in kept.items()} for side, kept in held.items()}
+    items = items_of(files)
+    found: dict[str, list[Read]] = {}
+    for side, answers in held.items():
+        given = {path: [replied(record, reply) for record in rows] if margins else rows for path, rows in answers.items()}
+        splits = matched(files, given, by_order=by_order, field=reply, option=f"--{side}")
+        pairs = {id(pair.question): pair for several in splits.values() for pair in several}
+        found[side] = [read(pairs[id(item.record)], margins=margins) for item in items]
+        if margins:
+            check_margins(next(iter(answers)), found[side])
+    return items, found
 
 
-def key_in(record: Record, way: Way) -> str:
-    """`key_by`. Raises UserError that says what is missing or wrong."""
-    key = key_by(record, way)
-    if key is None:
-        for names in way:
-            record.key(*names)
-        raise record.fail(f"expected a value in {named(record, way)}")
-    return key
+def read_questions(paths: Sequence[str], labels: str | None) -> tuple[Files, set[str]]:
+    """The files of labelled questions, and the identifiers of what is none: AMBER's generative part, labels of what is not asked here."""
+    found, passed = {}, set()
+    for path in paths:
+        records = read_records(path)
+        truths, others = known_labels(records, labels) if labels else (records, [])
+        rows = []
+        for record, truth in zip(records, truths, strict=True):
+            if GENERATIVE in (record.fields.get("type"), truth.fields.get("type")):
+                others.append(record)
+            else:
+                held = {name: value for name, value in record.fields.items() if value is not None}
+                rows.append(Record({**truth.fields, **held}, record.where) if labels else record)
+        if not rows:
+            raise UserError(f"{path}: no yes-no questions in it")
+        found[path] = rows
+        passed |= {key for record in others if (key := key_by(record, ANY))}
+    return prepared(found), passed - {key_by(record, ANY) for rows in found.values() for record in rows}
 
 
-def named(record: Record, way: Way) -> str:
-    """The names of the fields by which a row is known."""
-    return " and ".join(record.name_of(*names) or names[0] for names in way)
-
-
-def ways_of(records: Sequence[Record]) -> list[Way]:
-    """The ways in which every row has a name and no two the same. Raises UserError naming two rows if there is none."""
-    found = []
-    for way in (*SINGLE, *TOGETHER):
-        keys = {key_by(record, way) for record in records}
-        if None not in keys and len(keys) == len(records):
-            found.append(way)
-    if not found:
-        by_key(records, *QUESTION_ID)
-    return found or [ANY]
-
-
-def fitting(questions: Sequence[Record], others: Sequence[Record]) -> tuple[Way, Way]:
-    """How to name questions, and rows of another file, so that most of these are questions.
-
-    A tie is won by the same way for both, then by one in which no two of the other rows are alike.
-    """
-    named_by = {way: [key_by(record, way) for record in others] for way in (*SINGLE, *TOGETHER)}
-    alone = {way: len(set(keys)) == len(keys) for way, keys in named_by.items()}
-    best, most = (ANY, ANY), (-1, False, False)
-    for ours in ways_of(questions):
-        known = {key_by(record, ours) for record in questions}
-        for theirs in SINGLE if ours in SINGLE else (ours,):
-            fit = (sum(key in known for key in named_by[theirs]), ours == theirs, alone[theirs])
-            if fit > most:
-                best, most = (ours, theirs), fit
-    return best
-
-
-def read_items(path: str, labels: str | None, split: str) -> tuple[list[Item], list[Record]]:
-    """The questions of one file; and the rows that are none: AMBER's generative part, labels of what is not asked here.
-
-    split: of every question, or "" where the rows say it. Raises UserError for a question without label.
-    """
-    records = read_records(path)
-    way = ways_of(records)[0]
-    truths, others = known_labels(records, labels) if labels else (records, [])
-    label = next((name for name in LABEL if any(truth.fields.get(name) is not None for truth in truths)), None)
-    items, unnamed = [], 0
-    for record, truth in zip(records, truths, strict=True):
-        if "generative" in (record.fields.get("type"), truth.fields.get("type")):
-            others.append(record)
-            continue
-        held = {name: value for name, value in record.fields.items() if value is not None}
-        row = Record({**truth.fields, **held}, record.where)
-        key, picture = key_in(record, way), picture_of(row)
-        unnamed += picture is None
-        items.append(
-            Item(
-                key=key,
-                image=picture or f"{path} {key}",
-                label=read_label(truth, label),
-                splits=(split,) if split else splits_in(row),
-                name=about(row, key),
-                where=record.where,
-                record=row,
-            )
-        )
-    if not items:
-        raise UserError(f"{path}: no yes-no questions in it")
-    if unnamed:
-        warn(f"{path}: {unnamed} of {len(items)} rows name no picture: the intervals count each row as a separate picture")
-    return items, others
-
-
-def known_labels(records: Sequence[Record], path: str) -> tuple[list[Record], list[Record]]:
+def known_labels(records: list[Record], path: str) -> tuple[list[Record], list[Record]]:
     """Each question's row in the file of labels, and the rows of that file which no question has."""
     held = read_records(path)
     ours, theirs = fitting(records, held)
@@ -170,31 +93,36 @@ def known_labels(records: Sequence[Record], path: str) -> tuple[list[Record], li
     keys = [key_in(record, ours) for record in records]
     for record, key in zip(records, keys, strict=True):
         if key not in known:
-            raise record.fail(f"{named(record, ours)} {shown(key)} has no label in {path}{advice(keys, known)}")
+            raise record.fail(f"{named(record, ours)} {shown(key)} has no label in {path}{hint_of(known, dict.fromkeys(keys))}")
     return [known[key] for key in keys], [record for key, record in known.items() if key not in set(keys)]
 
 
-def indexed(records: Sequence[Record], way: Way) -> dict[str, Record]:
-    """Rows by name. Raises UserError naming both places of one that occurs twice."""
-    found: dict[str, Record] = {}
-    for record in records:
-        first = found.setdefault(key_in(record, way), record)
-        if first is not record:
-            raise record.fail(f"{named(record, way)} {shown(key_in(record, way))} occurs twice, first at {first.where}")
+def asked_for(records: Sequence[Record], passed: set[str]) -> list[Record]:
+    """The answers that are to none of these. Raises UserError if none are left."""
+    kept = [record for record in records if key_by(record, ANY) not in passed]
+    if not kept:
+        raise records[0].fail("no answer in this file is to one of the questions")
+    return kept
+
+
+def items_of(files: Files) -> list[Item]:
+    """The questions in the order of the files. Raises UserError for one without label."""
+    listed = splits_of(files)
+    names: dict[int, list[str]] = {}
+    for split, records in listed.items():
+        for record in records if len(listed) > 1 else ():
+            names.setdefault(id(record), []).append(split)
+    found = []
+    for path, rows in files.items():
+        label = next((name for name in LABEL if any(record.fields.get(name) is not None for record in rows)), None)
+        for record in rows:
+            splits = tuple(names.get(id(record), ())) or (record.optional(*SPLIT) or "all",)
+            image = picture_of(record) or f"{path} {len(found)}"
+            found.append(Item(record, image, read_label(record, label), splits, about(record)))
+        unnamed = sum(picture_of(record) is None for record in rows)
+        if unnamed:
+            warn(f"{path}: {unnamed} of {len(rows)} rows name no picture: the intervals count each row as a separate picture")
     return found
-
-
-def advice(keys: Sequence[str], known: Mapping[str, object]) -> str:
-    """What may be wrong with identifiers that are not known, for the end of a message."""
-    if not all(key.isascii() and key.isdigit() and len(key) < 18 for key in [*keys, *known]):
-        return ""
-    ours, theirs = {int(key) for key in known}, [int(key) for key in keys]
-    if all(number in ours for number in theirs):
-        return "; one of the files writes its identifiers with zeros in front: write them alike"
-    for step, word in ((1, "lower"), (-1, "higher")):
-        if all(number + step in ours for number in theirs):
-            return f"; all identifiers are one {word} than those of the questions: does one of the files count from 0?"
-    return ""
 
 
 def read_label(record: Record, name: str | None) -> int:
@@ -208,44 +136,26 @@ def read_label(record: Record, name: str | None) -> int:
     return label
 
 
-def splits_in(record: Record) -> tuple[str, ...]:
-    """A row's split; of POPE's splits a row may name several ("random,popular")."""
-    given = record.optional(*SPLIT) or "all"
-    listed = [name.strip().lower() for name in given.split(",")]
-    return tuple(dict.fromkeys(listed)) if all(name in SPLITS for name in listed) else (given,)
-
-
 def picture_of(record: Record) -> str | None:
     """The picture's name; lmms-eval's MME has it in question_id ("existence/0006.png")."""
     key = record.optional("question_id")
     return record.picture() or (key if key and PICTURE_ENDING.search(key) else None)
 
 
-def about(record: Record, key: str) -> str:
+def about(record: Record) -> str:
     """What a question is about: the thing that it asks for, else its text."""
-    text = record.optional(*ASKED) or key
+    text = record.optional(*ASKED) or record.where
     found = NAME.search(text)
     return record.optional("object") or (found.group(1) if found else text).lower()
 
 
-def ordered(splits: Sequence[str], paths: Sequence[str], option: str) -> list[str]:
-    """One side's files in the order of the questions' splits: as `pope_files.paired` has it. Raises UserError for too few or one twice."""
-    if len(paths) != len(splits):
-        given = f"{len(splits)} of --questions and {len(paths)} of --{option}"
-        raise UserError(f"--{option}: expected a file for each file of --questions, got {given}")
-    if len(set(paths)) < len(paths):
-        raise UserError(f"--{option}: {next(path for path in paths if paths.count(path) > 1)} is given twice")
-    try:
-        return [paths[at] for at in paired(splits, paths)]
-    except UserError as error:
-        raise UserError(str(error).replace("--answers", f"--{option}")) from error
-
-
 def check_splits(questions: Sequence[str], *sides: Sequence[str]) -> None:
-    """Raises UserError where files that would be read together are named after different splits of POPE."""
-    for files in zip(questions, *sides, strict=True):
+    """Raises UserError where the order of files counts, and those read together are named after different splits of POPE."""
+    if len({len(questions), *map(len, sides)}) > 1 or any(split_name(path) in SPLITS for path in questions):
+        return
+    for files in zip(*sides, strict=True):
         told = {split: path for path in files if (split := split_name(path)) in SPLITS}
-        if len(told) > 1:
+        if len(questions) > 1 and len(told) > 1:
             (one, first), (other, second), *_ = told.items()
             raise UserError(
                 f"{second}: its name says {other}, but it would be read with {first}, whose name says {one}: "
@@ -253,72 +163,39 @@ def check_splits(questions: Sequence[str], *sides: Sequence[str]) -> None:
             )
 
 
-def file_splits(paths: Sequence[str]) -> list[str]:
-    """A name for the split of each file of questions: POPE's where the names tell it, else the first of stem and path that differs."""
-    if len(set(paths)) < len(paths):
-        raise UserError(f"--questions: {next(path for path in paths if list(paths).count(path) > 1)} is given twice")
-    ways = ([split_name(path) for path in paths], [Path(path).stem for path in paths], list(paths))
-    return next(names for names in ways if len(set(names)) == len(names))
-
-
-def joined(path: str, items: Sequence[Item], others: Sequence[Record]) -> dict[int, Record]:
-    """Place of a question -> its answer. Answers to `others` are passed over.
-
-    Raises UserError for two answers to one question, and for an answer to no question.
-    """
-    answers = read_records(path)
-    ours, theirs = fitting([item.record for item in items], answers)
-    places = {key_in(item.record, ours): place for place, item in enumerate(items)}
-    passed = {key_by(record, ours) for record in others}
-    held = indexed(answers, theirs)
-    for key, answer in held.items():
-        if key not in places and key not in passed:
-            raise answer.fail(f"{named(answer, theirs)} {shown(key)} is no question{advice(list(held), places)}")
-    return {places[key]: answer for key, answer in held.items() if key in places}
-
-
-def answered_part(path: str, items: Sequence[Item], held: Mapping[str, Mapping[int, Record]]) -> list[int]:
-    """Places of the questions to audit: all, but of AMBER's the dimensions that both sides answer, with a warning."""
-    kinds = [amber.TYPES.get(item.record.optional("type", "category") or "") for item in items]
-    everything = list(range(len(items)))
-    if None in kinds:
-        return everything
-    types = [kind or "" for kind in kinds]
-    answered = [amber.answered_dimensions(types, list(answers)) for answers in held.values()]
-    both = [name for name in amber.DIMENSIONS if all(name in names for names in answered)]
-    kept = [place for place in everything if any(types[place] in amber.DIMENSIONS[name] for name in both)]
-    if not kept or len(kept) == len(items):
-        return everything
+def answered_part(files: Files, held: Mapping[str, Files]) -> tuple[Files, set[str]]:
+    """The questions to audit, and the identifiers of the others: all, but of AMBER's the dimensions that both sides answer, with a warning."""
+    records = [record for listed in files.values() for record in listed]
+    types = [amber.TYPES.get(record.optional("type", "category") or "", "") for record in records]
+    if "" in types:
+        return files, set()
+    places = {key_by(record, ANY): place for place, record in enumerate(records)}
+    both = list(amber.DIMENSIONS)
+    for side in held.values():
+        keys = [key_by(record, ANY) for rows in side.values() for record in rows]
+        answered = amber.answered_dimensions(types, [places[key] for key in keys if key in places])
+        both = [name for name in both if name in answered]
     left = [name for name in amber.DIMENSIONS if name not in both and any(kind in amber.DIMENSIONS[name] for kind in types)]
-    warn(f"{path}: not both sides answer {' and '.join(left)}; the audit is of {' and '.join(both)} alone")
-    return kept
+    if not both or not left:
+        return files, set()
+    warn(f"{next(iter(files))}: not both sides answer {' and '.join(left)}; the audit is of {' and '.join(both)} alone")
+    kinds = {kind for name in both for kind in amber.DIMENSIONS[name]}
+    asked = {id(record) for record, kind in zip(records, types, strict=True) if kind in kinds}
+    kept = {path: [record for record in listed if id(record) in asked] for path, listed in files.items()}
+    passed = {key for key, place in places.items() if key and types[place] not in kinds}
+    return {path: listed for path, listed in kept.items() if listed}, passed
 
 
-def read_side(
-    path: str, items: Sequence[Item], held: Mapping[int, Record], *, margins: bool, reply: str | None = None
-) -> list[tuple[int, float]]:
-    """(answer, margin) for each question; the margin is 0 where none are read. An answer without text is the sign of its margin.
+def replied(record: Record, field: str | None) -> Record:
+    """The answer; one without text says what its margin's sign does."""
+    if record.name_of(*((field,) if field else (*REPLY, *MAYBE_REPLY))) is not None:
+        return record
+    return Record({**record.fields, field or REPLY[0]: "Yes" if read_margin(record) > 0 else "No"}, record.where)
 
-    held: place of a question -> its answer. Raises UserError for a question without answer, and for margins that contradict the texts.
-    """
-    missing = [item for place, item in enumerate(items) if place not in held]
-    if missing:
-        first, more = missing[0], f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        name = named(first.record, ways_of([item.record for item in items])[0])
-        raise UserError(f"{path}: no answer to {name} {shown(first.key)}, asked at {first.where}{more}")
-    answers = [held[place] for place in range(len(items))]
-    values = [read_margin(answer) if margins else 0.0 for answer in answers]
-    names = (reply,) if reply else (*REPLY, *MAYBE_REPLY)
-    bare = [margins and answer.name_of(*names) is None for answer in answers]
-    texts = [
-        Record({**answer.fields, reply or REPLY[0]: "Yes" if value > 0 else "No"}, answer.where) if alone else answer
-        for answer, value, alone in zip(answers, values, bare, strict=True)
-    ]
-    questions = {item.key: item.record for item in items}
-    codes = [code_of(strict(pair.reply)) for pair in match(questions, texts, path=path, field=reply, by_order=True)]
-    if margins:
-        check_margins(path, codes, values)
-    return list(zip(codes, values, strict=True))
+
+def read(pair: Answered, *, margins: bool) -> Read:
+    code = {"yes": 1, "no": 0}.get(strict(pair.reply) or "", UNREAD)
+    return code, read_margin(pair.answer) if margins else 0.0
 
 
 def read_margin(record: Record) -> float:
@@ -334,18 +211,15 @@ def read_margin(record: Record) -> float:
     return margin
 
 
-def check_margins(path: str, codes: Sequence[int], values: Sequence[float]) -> None:
+def check_margins(path: str, answers: Sequence[Read]) -> None:
     """Raises UserError where most replies contradict the sign of their margin; warns where many do."""
-    told = [(code, value) for code, value in zip(codes, values, strict=True) if code != UNREAD and value != 0]
+    told = [(code, value) for code, value in answers if code != UNREAD and value != 0]
     against = sum((value > 0) != (code == 1) for code, value in told)
     if 2 * against > len(told):
         message = f'{against} of {len(told)} replies contradict the sign of their "margin"'
         raise UserError(f"{path}: {message}: expected {MARGIN}; are they negated, or another model's?")
     if 10 * against > len(told):
         warn(f'{path}: {against} of {len(told)} replies contradict the sign of their "margin"; expected {MARGIN}')
+    values = [value for _, value in answers]
     if len(values) > 10 and min(values) >= 0 and max(values) <= 1:
         warn(f'{path}: every "margin" lies between 0 and 1; expected {MARGIN}, not the probability of Yes')
-
-
-def code_of(answer: str | None) -> int:
-    return {"yes": 1, "no": 0}.get(answer or "", UNREAD)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hkd_core.evaluation import margins
+from hkd_core.common import margins
 from hkd_core.evaluation import statistics as stats
 
 Interval = tuple[float, float, float]  # value, low, high
@@ -36,6 +36,9 @@ class Benchmark:
     merit: (counts, metric) -> [N], what each answer is worth alone; of two answers the one with more is better.
     more: other metrics, which are no function of sums; they compute their intervals themselves.
     degenerate: name of an answerer that never looks -> function of the answers that gives its answers.
+    table: the readers' table that it stands in, "" for one of that name. shown: those of `more` that it shows.
+    compared_as: metric -> the benchmark's name in comparisons, where that is not the task's.
+    fits_constants: whether the constants of yes/no decodings are fitted on its validation questions.
     """
 
     name: str
@@ -47,6 +50,10 @@ class Benchmark:
     merit: Callable[[np.ndarray, str], np.ndarray] = right
     more: Callable[[Answers, np.ndarray, int, int], dict[str, Interval]] = nothing_more
     degenerate: Mapping[str, Callable[[Answers], list[str]]] = field(default_factory=dict)
+    table: str = ""
+    shown: Sequence[str] = ()
+    compared_as: Mapping[str, str] = field(default_factory=dict)
+    fits_constants: bool = False
 
     def scores(self, answers: Answers, names: Sequence[str] = (), *, draws: int = 1000, seed: int = 0) -> dict[str, Interval]:
         """Every metric with its 95 % interval; images are drawn, not answers. names: the objects that a caption may name."""
@@ -68,6 +75,7 @@ def yes_no(name: str, *, headline: str = "f1") -> Benchmark:
         headline=headline,
         more=margin_metrics,
         degenerate=YES_NO_DEGENERATE,
+        shown=("auroc", "ece", "d_prime"),
     )
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from hkd_core.common.errors import UserError
 from hkd_core.evaluation import amber, chair, chair_readings, challenge, coco, hallusion, mme, paired, pope, pope_files, pope_scores
-from hkd_core.evaluation.matching import Answered, identified, match, self_matched
+from hkd_core.evaluation.identify import indexed
+from hkd_core.evaluation.matching import Answered, match, self_matched
 from hkd_core.evaluation.output import warn, write
 from hkd_core.evaluation.records import (
     IMAGE,
@@ -17,7 +18,6 @@ from hkd_core.evaluation.records import (
     QUESTION,
     QUESTION_ID,
     Record,
-    by_key,
     normal,
     picture_key,
     quoted,
@@ -42,6 +42,7 @@ def pope_command(args: argparse.Namespace) -> Found:
     found = pope_scores.evaluate_splits(columns, seed=args.seed)
     for warning in found["provenance"]["warnings"]:
         warn(f"{(args.questions or args.answers)[0]}: {warning}")
+    warn_unread(args.answers[0], found["parsers"]["strict"]["unparsed"], found["n"])
     if not all(pair.question.picture() for pairs in splits.values() for pair in pairs):
         warn(f"{args.answers[0]}: rows without a picture's name: the interval takes each question for its own picture")
     items = []
@@ -52,6 +53,11 @@ def pope_command(args: argparse.Namespace) -> Found:
                 {"split": name, "id": pair.key, "image": pair.question.picture(), "label": label, "answer": pair.reply} | row
             )
     return found, items
+
+
+def warn_unread(path: str, unread: int, n: int) -> None:
+    if unread:
+        warn(f"{path}: {unread} of {n} replies could not be read as yes or no and count as wrong")
 
 
 def pope_columns(pairs: Sequence[Answered]) -> dict[str, list[str]]:
@@ -162,6 +168,8 @@ def known_objects(
 def mme_command(args: argparse.Namespace) -> Found:
     tasks = mme.read_tasks(Path(args.answers), field=args.reply)
     found = mme.evaluate(tasks)
+    if missing := [name for name in mme.SUBTASKS if name not in tasks]:
+        warn(f"{args.answers}: no answers to {', '.join(missing)}, so there is no total of the four hallucination subtasks")
     if found["unread"]["total"]:
         total = sum(map(len, tasks.values()))
         warn(f"{args.answers}: {found['unread']['total']} of {total} answers are unread by MME's rule and count as wrong")
@@ -171,7 +179,7 @@ def mme_command(args: argparse.Namespace) -> Found:
 def amber_command(args: argparse.Namespace) -> Found:
     annotations = read_records(args.annotations or args.answers)
     questions, generative = {}, set()
-    for key, record in by_key(annotations, "id", "question_id", "index").items():
+    for key, record in indexed(annotations, (("id", "question_id", "index"),)).items():
         kind = record.key("type", "category")
         if kind in amber.TYPES:
             questions[key] = record
@@ -194,15 +202,19 @@ def amber_command(args: argparse.Namespace) -> Found:
         key: record for key, record in questions.items() if any(kinds[places[key]] in amber.DIMENSIONS[name] for name in scored)
     }
     pairs = (
-        match(asked, yes_no, path=args.answers, field=args.reply) if args.annotations else self_matched(yes_no, field=args.reply)
+        match(list(asked.values()), yes_no, path=args.answers, field=args.reply)
+        if args.annotations
+        else self_matched(yes_no, field=args.reply)
     )
     truths = [pair.question.one_of(("yes", "no"), "truth", *LABEL) for pair in pairs]
     texts, types = [pair.reply for pair in pairs], [amber.TYPES[pair.question.key("type", "category")] for pair in pairs]
     left = [name for name in amber.DIMENSIONS if name not in scored and any(kind in amber.DIMENSIONS[name] for kind in kinds)]
     if left:
         warn(f"{args.answers}: no answers to {' and '.join(left)}; the scores are of {' and '.join(scored)} alone")
+    found = amber.evaluate(truths, texts, types)
+    warn_unread(args.answers, found["unparsed"], found["n"])
     more = {"scored": scored, "not_answered": left, "generative_passed_over": len(answers) - len(yes_no)}
-    return amber.evaluate(truths, texts, types) | more, amber.verdicts([pair.key for pair in pairs], truths, texts, types)
+    return found | more, amber.verdicts([pair.key for pair in pairs], truths, texts, types)
 
 
 def hallusion_command(args: argparse.Namespace) -> Found:
@@ -238,7 +250,7 @@ def challenge_command(args: argparse.Namespace) -> Found:
     if args.records:
         questions = challenge_questions(read_records(args.records))
         named = answers if args.by_order else challenge_answers(questions, answers)
-        pairs = match(questions, named, path=args.answers, field=args.reply, by_order=args.by_order)
+        pairs = match(identified(questions), named, path=args.answers, field=args.reply, by_order=args.by_order)
     else:
         pairs = [
             Answered(key, record, record, challenge_reply(record, args.reply))
@@ -286,10 +298,15 @@ def challenge_answers(questions: Mapping[str, Record], answers: Sequence[Record]
     return named
 
 
+def identified(questions: Mapping[str, Record]) -> list[Record]:
+    """The items under the identifiers that `challenge_questions` gives those without one."""
+    return [r if r.name_of("id", "question_id") else Record({**r.fields, "id": key}, r.where) for key, r in questions.items()]
+
+
 def challenge_questions(records: Sequence[Record]) -> dict[str, Record]:
     """Items by identifier; published records have none, and are known by picture and what is asked about it."""
     if any(record.name_of("id", "question_id") for record in records):
-        return by_key(records, "id", "question_id")
+        return indexed(records, (("id", "question_id"),))
     pictures = Counter(record.key("image_id", "image") for record in records)
     if max(pictures.values()) == 1:
         return {record.key("image_id", "image"): record for record in records}
@@ -338,14 +355,12 @@ def compare_command(args: argparse.Namespace) -> Found:
     keys: list[str] = []
     for side, path in (("a", args.a), ("b", args.b)):
         answers = [record for record in read_records(path) if not of_generative(record, generative)]
+        asked = records
         if not args.by_order and records[0].name_of("correct_choice") and not records[0].name_of(*QUESTION_ID):
             questions = challenge_questions(records)
-            answers = list(challenge_answers(questions, answers))
-        else:
-            questions, chosen = identified(records, answers, by_order=args.by_order)
-            answers = list(chosen)
-        pairs = match(questions, answers, path=path, field=args.reply, by_order=args.by_order)
-        keys = keys or list(questions)
+            asked, answers = identified(questions), challenge_answers(questions, answers)
+        pairs = match(asked, answers, path=path, field=args.reply, by_order=args.by_order)
+        keys = keys or [pair.key for pair in pairs]
         texts[side] = [pair.reply for pair in pairs]
     labels, choices = [record.key(*COMPARED).strip() for record in records], [choices_of(record) for record in records]
     if set(labels) <= set(DIGITS) and any(yes_no(text) for side in texts.values() for text in side):

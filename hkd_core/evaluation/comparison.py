@@ -12,8 +12,6 @@ from hkd_core.evaluation.registry import benchmark_of
 
 FIELDS: tuple[str, ...] = ("family", "question", "a", "b", "benchmark", "difference", "low", "high")
 FIELDS += ("fixed", "broken", "better", "worse", "p", "p_holm", "detectable")
-# CHAIR has two numbers that are compared; its rows carry their names.
-SHOWN = {("caption", "chair_i"): "chair_i", ("caption", "recall"): "caption_recall"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def compare_all(
         images = aligned(*(given.get((way, c.benchmark), []) for way in (c.a, c.b)))
         left, right = counts(c.a, c.benchmark), counts(c.b, c.benchmark)
         found = difference(benchmark_of(c.benchmark), left, right, images, c.metric, draws=draws, seed=seed)
-        shown = SHOWN.get((c.benchmark, c.metric), c.benchmark)
+        shown = benchmark_of(c.benchmark).compared_as.get(c.metric, c.benchmark)
         rows.append({"family": c.family, "question": c.question, "a": c.a, "b": c.b, "benchmark": shown} | found)
     for family in dict.fromkeys((row["benchmark"], row["family"]) for row in rows):
         members = [row for row in rows if (row["benchmark"], row["family"]) == family]
@@ -59,9 +57,7 @@ def compare_all(
     return rows
 
 
-def compared(
-    left: Sequence[dict], right: Sequence[dict], metric: str, *, names: Sequence[str] = (), draws: int, seed: int
-) -> dict:
+def compared(left: Sequence[dict], right: Sequence[dict], metric: str, *, names: Sequence[str] = (), draws: int, seed: int) -> dict:
     """`difference` of two ways' answers to the same questions of one benchmark."""
     images, benchmark = aligned(left, right), benchmark_of(left[0]["benchmark"])
     mine, other = benchmark.counts(left, names), benchmark.counts(right, names)

@@ -6,8 +6,15 @@ Cost is the number of passes through the model, times its weights over those of 
 
 from collections.abc import Mapping, Sequence
 
+from hkd_core.evaluation.registry import COSTS, first_of
 from hkd_core.evaluation.runs import System
 from hkd_core.inference.views import FREE_TEXT_VIEWS
+
+
+def views_of(distortion: tuple[str, float]) -> int:
+    """How many views contrastive decoding needs. distortion: the view and its strength, which is a number of pictures for some."""
+    view, strength = distortion
+    return int(strength) if view in ("alike", "least", "shuffled") else 1
 
 
 def passes(views: int, names: int) -> dict[str, dict[str, int]]:
@@ -17,9 +24,9 @@ def passes(views: int, names: int) -> dict[str, dict[str, int]]:
     four options in four.
     """
     return {
-        "cost_question": {"contrastive": 1 + views, "contrastive_shift": 1 + views, "msi": 2},
-        "cost_task1": {"msi": 4, "contrastive": 1 + views},
-        "cost_caption": {"contrastive": 1 + min(views, FREE_TEXT_VIEWS), "asked": 1 + names},
+        COSTS["yes_no"]: {"contrastive": 1 + views, "contrastive_shift": 1 + views, "msi": 2},
+        COSTS["choices"]: {"msi": 4, "contrastive": 1 + views},
+        COSTS["caption"]: {"contrastive": 1 + min(views, FREE_TEXT_VIEWS), "asked": 1 + names},
     }
 
 
@@ -33,12 +40,11 @@ def cost_rows(
     seed: int,
 ) -> list[dict]:
     """Rows of the results table, metric "times_greedy". rows: those that are there; they say what each system was asked."""
-    view, strength = distortion
-    needed = passes(int(strength) if view in ("alike", "least", "shuffled") else 1, names)
-    found = []
+    needed, found = passes(views_of(distortion), names), []
     for system in systems:
         bare = next(other for other in systems if other.folder == system.folder and other.adapter is None)
-        for benchmark, asked in (("cost_question", "pope_random"), ("cost_task1", "task1"), ("cost_caption", "chair")):
+        for form, benchmark in COSTS.items():
+            asked = first_of(form).name
             decodings = dict.fromkeys(row["decoding"] for row in rows if (row["model"], row["benchmark"]) == (system.name, asked))
             for decoding in decodings:
                 times = needed[benchmark].get(decoding, 1) * parameters[system.name] / parameters[bare.name]

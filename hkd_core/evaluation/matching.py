@@ -7,11 +7,11 @@ questions'.
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hkd_core.common.errors import UserError
+from hkd_core.evaluation.identify import SINGLE, fitting, hint_of, indexed, key_in, named, ways_of
 from hkd_core.evaluation.records import (
     IMAGE,
     LABEL,
@@ -25,10 +25,8 @@ from hkd_core.evaluation.records import (
     Record,
     asked,
     asked_in,
-    by_key,
     only,
     picture_key,
-    read_records,
     reply_field,
 )
 from hkd_core.evaluation.replies import final_reply
@@ -42,12 +40,6 @@ COMMON = set(
         "image imange picture photo photograph please answer question using single word phrase one only short"
     )
 )
-# Fields that tell questions apart together: POPE's and MME's, HallusionBench's.
-TOGETHER = (
-    ("category", "question_id"),
-    ("category", "subcategory", "set_id", "figure_id", "question_id"),
-    ("category", "question_id", "question"),
-)
 # Fields that are never a reply of unknown name.
 KNOWN = {
     *QUESTION_ID,
@@ -60,7 +52,6 @@ KNOWN = {
     "model_id",
     "model",
     "model_name",
-    "type",
     "doc_hash",
 }
 SPLITS_APART = 10_000_000  # LLaVA numbers the questions of its three splits from 1, 10000001 and 20000001
@@ -82,7 +73,7 @@ def question_text(record: Record) -> str:
 
 
 def match(
-    questions: Mapping[str, Record],
+    questions: Sequence[Record],
     answers: Sequence[Record],
     *,
     path: str | Path,
@@ -96,18 +87,12 @@ def match(
     Raises UserError, naming the places, for an answer without question, a question without answer, two answers to one question, and
     for answers whose own prompt, picture or label is another question's.
     """
-    if by_order:
-        if len(answers) != len(questions):
-            raise UserError(f"{path}: {len(answers)} answers to {len(questions)} questions; --by-order needs one for each")
-        found = dict(zip(questions, answers, strict=True))
-    else:
-        questions = refitted(questions, answers)
-        found = by_identifier(questions, answers, path)
-    texts = {asked(question_text(record)) for record in questions.values()} - {""}
-    given = replies_of([found[key] for key in questions], texts, field=field, extra=extra)
+    keys, found = in_order(questions, answers, path) if by_order else by_identifier(questions, answers, path)
+    texts = {asked(question_text(record)) for record in questions} - {""}
+    given = replies_of(found, texts, field=field, extra=extra)
     pairs = [
-        Answered(key, record, found[key], final_reply(text))
-        for (key, record), (_, text) in zip(questions.items(), given, strict=True)
+        Answered(key, question, answer, final_reply(text))
+        for key, question, answer, (_, text) in zip(keys, questions, found, given, strict=True)
     ]
     if not field and not extra:
         refuse_labels(pairs, {name for name, _ in given})
@@ -176,92 +161,31 @@ def unknown_text(record: Record) -> str | None:
     return next((name for name, value in record.fields.items() if isinstance(only(value), str) and name not in KNOWN), None)
 
 
-def by_identifier(questions: Mapping[str, Record], answers: Sequence[Record], path: str | Path) -> dict[str, Record]:
-    need_identifiers(answers)
-    name = shared_name(questions, answers)
-    found = by_key(answers, name, *QUESTION_ID)
+Found = tuple[list[str], Sequence[Record]]  # of each question: its name, its answer
+
+
+def in_order(questions: Sequence[Record], answers: Sequence[Record], path: str | Path) -> Found:
+    if len(answers) != len(questions):
+        raise UserError(f"{path}: {len(answers)} answers to {len(questions)} questions; --by-order needs one for each")
+    way = next((way for way in ways_of(questions) if way in SINGLE), None)
+    return [key_in(record, way) if way else str(number) for number, record in enumerate(questions, 1)], answers
+
+
+def by_identifier(questions: Sequence[Record], answers: Sequence[Record], path: str | Path) -> Found:
+    ours, theirs = fitting(questions, answers)
+    if theirs in SINGLE:
+        need_identifiers(answers)
+    asked_as, found = indexed(questions, ours), indexed(answers, theirs)
     for key, record in found.items():
-        if key not in questions:
-            raise record.fail(f"{record.name_of(name, *QUESTION_ID)} {shown(key)} is no question{hint_of(questions, found)}")
-    missing = [key for key in questions if key not in found]
+        if key not in asked_as:
+            hint = hint_of_splits(found) or hint_of(asked_as, found)
+            raise record.fail(f"{named(record, theirs)} {shown(key)} is no question{hint}")
+    missing = [key for key in asked_as if key not in found]
     if missing:
-        first = questions[missing[0]]
+        first = asked_as[missing[0]]
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise UserError(f"{path}: no answer to {first.name_of(*QUESTION_ID)} {shown(missing[0])}, asked at {first.where}{more}")
-    return found
-
-
-def hint_of(questions: Mapping[str, Record], answers: Mapping[str, Record]) -> str:
-    """What may be wrong with the answers' identifiers, for a message."""
-    if splits_in(answers) > 1:
-        return (
-            f"; these are answers to {splits_in(answers)} splits, so give the questions of all of them (pope takes several files)"
-        )
-    if not all(key.isascii() and key.isdigit() and len(key) < 18 for key in (*questions, *answers)):
-        return ""
-    ours, theirs = {int(key) for key in questions}, {int(key) for key in answers}
-    advice = "number them alike, or add --by-order if the answers stand in the order of the questions"
-    if theirs <= ours:
-        return f"; the identifiers differ in leading zeros: {advice}"
-    for step, word in ((1, "low"), (-1, "high")):
-        if {number + step for number in theirs} <= ours:
-            return f"; the answers' identifiers are one too {word}: {advice}"
-    return ""
-
-
-def told_apart(records: Sequence[Record], *names: str) -> dict[str, Record] | None:
-    """Records by what stands in these fields together, if all have them and no two are alike."""
-    if not all(record.fields.get(name) is not None for record in records for name in names):
-        return None
-    with suppress(UserError):
-        found = {" ".join(record.key(name) for name in names): record for record in records}
-        return found if len(found) == len(records) else None
-    return None
-
-
-def fits(questions: Mapping[str, Record], answers: Sequence[Record]) -> bool:
-    """Does one field of the answers name a question in every row?"""
-    if not any(record.name_of(*QUESTION_ID) for record in answers):
-        return False
-    name = shared_name(questions, answers)
-    with suppress(UserError):
-        keys = {record.key(name) for record in answers if record.fields.get(name) is not None}
-        return len(keys) == len(answers) and keys <= questions.keys()
-    return False
-
-
-def identified(
-    records: Sequence[Record], answers: Sequence[Record], *, by_order: bool = False
-) -> tuple[dict[str, Record], Sequence[Record]]:
-    """Questions by what tells them apart and is in the answers too, and the answers under the same identifiers.
-
-    One field, or several together (`TOGETHER`). Raises UserError for questions that nothing tells apart.
-    """
-    found = [held for name in QUESTION_ID if (held := told_apart(records, name))]
-    if by_order:
-        return (found[0] if found else {str(number): record for number, record in enumerate(records, 1)}), answers
-    for held in found:
-        if fits(held, answers):
-            return held, answers
-    for names in TOGETHER:
-        ours, theirs = told_apart(records, *names), told_apart(answers, *names)
-        if ours and theirs and theirs.keys() <= ours.keys():
-            return ours, [renumbered(record, key) for key, record in theirs.items()]
-    return (found[0] if found else by_key(records, *QUESTION_ID)), answers
-
-
-def renumbered(record: Record, number: int | str) -> Record:
-    """The record with another identifier."""
-    name = record.name_of(*QUESTION_ID) or QUESTION_ID[0]
-    return Record({**record.fields, name: number}, record.where)
-
-
-def refitted(questions: Mapping[str, Record], answers: Sequence[Record]) -> Mapping[str, Record]:
-    """The questions under another identifier of theirs, if the answers name that one alone."""
-    if fits(questions, answers):
-        return questions
-    others = (told_apart(list(questions.values()), name) for name in QUESTION_ID)
-    return next((found for found in others if found and fits(found, answers)), questions)
+        raise UserError(f"{path}: no answer to {named(first, ours)} {shown(missing[0])}, asked at {first.where}{more}")
+    return list(asked_as), [found[key] for key in asked_as]
 
 
 def need_identifiers(answers: Sequence[Record]) -> None:
@@ -269,22 +193,12 @@ def need_identifiers(answers: Sequence[Record]) -> None:
         raise answers[0].fail(f'missing "{QUESTION_ID[0]}"; if the answers stand in the order of the questions, add --by-order')
 
 
-def shared_name(questions: Mapping[str, Record], answers: Sequence[Record]) -> str:
-    """The identifier's name in the answers whose values are the questions' keys: "question_id" if several would do."""
-
-    def known(name: str) -> int:
-        held = [record for record in answers if isinstance(record.fields.get(name), str | int | float)]
-        with suppress(UserError):  # a field that is no identifier, such as an empty "id"
-            return len({record.key(name) for record in held} & questions.keys())
-        return 0
-
-    names = [name for name in QUESTION_ID if any(record.fields.get(name) is not None for record in answers)]
-    return max(names, key=known) if len(names) > 1 else names[0]
-
-
-def splits_in(keys: Mapping[str, Record]) -> int:
-    numbers = [int(key) for key in keys if key.isascii() and key.isdigit() and len(key) < 18]
-    return len({number // SPLITS_APART for number in numbers}) if numbers else 0
+def hint_of_splits(answers: Mapping[str, Record]) -> str:
+    numbers = [int(key) for key in answers if key.isascii() and key.isdigit() and len(key) < 18]
+    splits = len({number // SPLITS_APART for number in numbers})
+    if splits < 2:
+        return ""
+    return f"; these are answers to {splits} splits, so give the questions of all of them (pope takes several files)"
 
 
 def check_pairs(pairs: Sequence[Answered]) -> None:
@@ -370,7 +284,3 @@ def self_matched(records: Sequence[Record], *, field: str | None = None, extra: 
     if not field and not extra:
         refuse_labels(pairs, {name for name, _ in given})
     return pairs
-
-
-def read_all(paths: Sequence[str | Path]) -> list[Record]:
-    return [record for path in paths for record in read_records(path)]

@@ -56,17 +56,14 @@ def subtask_scores(answers: Sequence[tuple[str, bool]]) -> dict:
 def evaluate(tasks: Mapping[str, Sequence[Item]]) -> dict:
     """Every subtask's scores, the totals, degenerate answerers and unread counts. A total whose subtasks are not all there is None.
 
-    tasks: subtask -> its questions. Raises UserError if one of the four hallucination subtasks is missing.
+    tasks: subtask -> its questions; "missing" names the others.
     """
-    missing = [name for name in SUBTASKS if name not in tasks]
-    if missing:
-        raise UserError(f"MME: no answers to {', '.join(missing)}; the four hallucination subtasks are needed")
     scores = scored(tasks, lambda item: parse(item.answer))
     unread = {name: sum(parse(item.answer) == "other" for item in items) for name, items in tasks.items()}
     strict = scored(tasks, lambda item: yes_no(item.answer) or "other")
     degenerate = {f"all_{word}": totals(scored(tasks, lambda item, word=word: word)) for word in ("yes", "no")}
     more = {"strict_total": totals(strict)["total"], "degenerate": degenerate, "unread": unread | {"total": sum(unread.values())}}
-    return scores | totals(scores) | more
+    return scores | totals(scores) | more | {"missing": [name for name in (*PERCEPTION, *COGNITION) if name not in tasks]}
 
 
 def scored(tasks: Mapping[str, Sequence[Item]], read: Callable[[Item], str]) -> dict:
@@ -97,8 +94,8 @@ def read_tasks(path: Path, field: str | None = None) -> dict[str, list[Item]]:
     """Subtask -> its questions, from a folder of answer files or from one table (lmms-eval's sample log, VLMEvalKit's table).
 
     A folder holds `existence.txt` and so on, or folders of these names with one file a picture (lines question, truth, answer),
-    with or without a folder `MME_Benchmark` around and `questions_answers_YN` inside. Raises UserError naming what is missing or
-    malformed.
+    with or without a folder `MME_Benchmark` around and `questions_answers_YN` inside. Raises UserError for a folder without any
+    subtask, and naming what is malformed.
     """
     if path.is_file() or (path.exists() and not path.is_dir()):
         return checked(table_tasks(path, field))
@@ -114,9 +111,10 @@ def read_tasks(path: Path, field: str | None = None) -> dict[str, list[Item]]:
             inner = path / name / "questions_answers_YN"
             files = sorted((inner if inner.is_dir() else path / name).glob("*.txt"))
             found |= {name: [item for file in files for item in lines_of(file, image=file.stem)]} if files else {}
-    missing = [name for name in SUBTASKS if name not in found]
-    if missing:
-        raise UserError(f"{path / missing[0]}.txt: cannot be read: no such file; the four hallucination subtasks are needed")
+    if not found:
+        raise UserError(
+            f"{path}: none of MME's subtasks in it: expected existence.txt, count.txt and so on, or folders of these names"
+        )
     return checked(found)
 
 

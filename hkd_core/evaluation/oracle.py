@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
-from hkd_core.evaluation.statistics import best_shift
+from hkd_core.common.margins import best_shift
 
 
 def halves(image_ids: Sequence[str]) -> np.ndarray:

@@ -7,27 +7,28 @@ Splits come one a file (the official layout), as a column `category` of one file
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import permutations
 from pathlib import Path
 
 from hkd_core.common.errors import UserError
+from hkd_core.evaluation.identify import BY_PICTURE, SINGLE, fits, fitting, key_by, ways_of
 from hkd_core.evaluation.matching import (
-    SPLITS_APART,
     Answered,
+    check_pairs,
     complete,
-    fits,
     match,
     need_identifiers,
     question_text,
-    renumbered,
+    replies_of,
     self_matched,
-    told_apart,
 )
 from hkd_core.evaluation.pope import SPLITS
-from hkd_core.evaluation.records import LABEL, QUESTION, QUESTION_ID, SPLIT, Record, asked, by_key, picture_key, read_records
+from hkd_core.evaluation.records import LABEL, MAYBE_REPLY, QUESTION_ID, REPLY, SPLIT, Record, asked, picture_key, read_records
 
 FULL = {split: split for split in SPLITS}
 SHORT = {"random": "ran|rand|rnd", "popular": "pop", "adversarial": "adv|advers"}
-Questions = dict[str, dict[str, Record]]  # split -> identifier -> question
+Files = Mapping[str, Sequence[Record]]  # path -> its rows
 
 
 def read_pope(
@@ -45,22 +46,35 @@ def read_pope(
         if lacking:
             raise UserError(f"{answers[0]}: give the questions with --questions (its rows do not hold question, label and reply)")
         return {split: self_matched(records, field=field) for split, records in own_splits(own).items()}
-    unique("--answers", answers)
-    files = {name: read_records(name) for name in unique("--questions", questions)}
-    splits = splits_of(files)
-    held = [read_records(name) for name in answers]
-    if len(answers) == len(splits) > 1:
-        order = paired(list(splits), answers)
+    files = prepared({name: read_records(name) for name in unique("--questions", questions)})
+    held = {name: read_records(name) for name in unique("--answers", answers)}
+    return matched(files, held, by_order=by_order, field=field)
+
+
+def matched(
+    files: Files, held: Files, *, by_order: bool = False, field: str | None = None, option: str = "--answers"
+) -> dict[str, list[Answered]]:
+    """split -> its questions with their answers. files: questions (`prepared`); held: the files of answers, named by `option`."""
+    splits, paths = splits_of(files), list(held)
+    if len(held) == len(splits) > 1:
+        order = paired(list(splits), paths, option)
         return {
-            split: match(splits[split], held[at], path=answers[at], by_order=by_order, field=field)
-            for split, at in zip(splits, order, strict=True)
+            split: match(records, held[paths[at]], path=paths[at], by_order=by_order, field=field)
+            for (split, records), at in zip(splits.items(), order, strict=True)
         }
-    everything = [record for records in held for record in records]
-    path = answers[0]
-    if len(splits) == 1:
-        (split, found), *_ = splits.items()
-        return {split: match(found, everything, path=path, by_order=by_order, field=field)}
-    return over_splits(splits, everything, path, by_order=by_order, field=field)
+    told = split_in(Path(paths[0]).stem)
+    if len(splits) == len(held) == 1 and told and set(splits) < {*SPLITS} and told not in splits:
+        raise UserError(f"{option}: {paths[0]}: its name says {told}, but the questions are {' '.join(splits)}")
+    questions = [record for records in files.values() for record in records]
+    answers = [record for records in held.values() for record in records]
+    if not by_order and len(splits) > 1 and not fits(questions, answers):
+        found = over_splits(splits, answers, field)
+        if not found:
+            refuse_repeated(questions, answers, paths[0])
+        questions, answers, by_order = *(found or (questions, answers)), bool(found)
+    pairs = match(questions, answers, path=paths[0], by_order=by_order, field=field)
+    answered = {id(question): pair for question, pair in zip(questions, pairs, strict=True)}
+    return {split: [answered[id(record)] for record in records] for split, records in splits.items()}
 
 
 def unique(option: str, paths: Sequence[str]) -> Sequence[str]:
@@ -71,108 +85,88 @@ def unique(option: str, paths: Sequence[str]) -> Sequence[str]:
     return paths
 
 
-def over_splits(
-    splits: Questions, answers: Sequence[Record], path: str, *, by_order: bool, field: str | None
-) -> dict[str, list[Answered]]:
-    """One file of answers to several splits: by order, by identifiers that do not repeat, by category, or by LLaVA's numbering."""
-    if not by_order:
-        splits = fitting_identifier(splits, answers)
-    together: dict[str, Record] = {}
-    places: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    distinct = True
-    for split, found in splits.items():
-        for key, record in found.items():
-            known = together.setdefault(key, record)
-            distinct &= known is record
-            places[split].append((f"{split} {key}", key))
-    if by_order:
-        listed = {f"{split} {key}": record for split, found in splits.items() for key, record in found.items()}
-        matched = {pair.key: pair for pair in match(listed, answers, path=path, by_order=True, field=field)}
-        return {split: [matched[name] for name, _ in names] for split, names in places.items()}
-    if distinct:
-        matched = {pair.key: pair for pair in match(together, answers, path=path, field=field)}
-        return {split: [matched[key] for _, key in names] for split, names in places.items()}
-    need_identifiers(answers)
-    groups = answer_groups(splits, answers)
-    if groups is None:
-        raise UserError(
-            f"{path}: identifiers repeat across the splits, so its answers cannot be told apart; "
-            "give llava_pope_test.jsonl with the --questions, or one answers file for each split in the same order, or --by-order"
-        )
-    return {split: match(splits[split], groups[split], path=path, field=field) for split in splits}
+Ordered = tuple[list[Record], list[Record]]  # questions, and the answer of each
 
 
-def fitting_identifier(splits: Questions, answers: Sequence[Record]) -> Questions:
-    """The questions under that one of their identifiers which no two share and which the answers name, if there is one."""
-    every = list({id(record): record for found in splits.values() for record in found.values()}.values())
-    for name in QUESTION_ID:
-        found = told_apart(every, name)
-        if found and fits(found, answers):
-            return {split: {record.key(name): record for record in held.values()} for split, held in splits.items()}
-    return splits
+def over_splits(splits: Mapping[str, Sequence[Record]], answers: Sequence[Record], field: str | None) -> Ordered | None:
+    """Answers to several splits whose identifiers begin anew in each, as LLaVA and lmms-eval write them.
 
-
-def answer_groups(splits: Questions, answers: Sequence[Record]) -> dict[str, list[Record]] | None:
-    """Answers by split: by their own category, or by LLaVA's numbering with the split found from the prompts."""
-    named = defaultdict(list)
-    for record in answers:
-        named[(record.optional(*SPLIT) or "").lower()].append(record)
-    if set(named) == {split.lower() for split in splits}:
-        return {split: named[split.lower()] for split in splits}
-    numbered = defaultdict(list)
-    for record in answers:
-        key = record.key(*QUESTION_ID)
-        if not (key.isascii() and key.isdigit() and len(key) < 18):
-            return None
-        numbered[int(key) // SPLITS_APART].append(renumbered(record, int(key) % SPLITS_APART))
-    if len(numbered) != len(splits):
-        return None
-    fitting = {
-        split: {group: fit for group, records in numbered.items() if (fit := fitted(found, records))}
-        for split, found in splits.items()
-    }
-    chosen: dict[str, int] = {}
-    while len(chosen) < len(splits):
-        free = {s: [g for g in groups if g not in chosen.values()] for s, groups in fitting.items() if s not in chosen}
-        sure = next((split for split, groups in free.items() if len(groups) == 1), None)
-        if sure is None:
-            return None
-        chosen[sure] = free[sure][0]
-    return {split: fitting[split][group] for split, group in chosen.items()}
-
-
-def fitted(questions: Mapping[str, Record], answers: Sequence[Record]) -> list[Record] | None:
-    """The answers with the questions' identifiers, if they answer these: by number, or by order where prompts confirm it."""
-    in_order = [renumbered(answer, key) for key, answer in zip(questions, answers, strict=False)]
-    confirmed = len(in_order) == len(questions) == len(answers) and all(record.name_of(*QUESTION) for record in answers)
-    for records in (answers, in_order) if confirmed else (answers,):
-        try:
-            match(questions, records, path="")
-        except UserError:
-            continue
-        return list(records)
-    return None
-
-
-def splits_of(files: Mapping[str, Sequence[Record]]) -> Questions:
-    """The splits of the question files, named by category, file name, or number.
-
-    A file without labels (`llava_pope_test.jsonl`) takes them from the other files, by picture and question.
+    Either they follow one order of the splits, and prompts and pictures deny every other order; or picture and prompt name the question.
     """
-    bare = {name: records for name, records in files.items() if not any(r.name_of(*LABEL) for r in records)}
-    labelled = {name: records for name, records in files.items() if name not in bare}
-    if bare:
-        if not labelled:
-            raise UserError(
-                f'{next(iter(bare))}: no "label" in it; give the label files of its splits beside it as further --questions'
-            )
-        labels = known_labels(labelled)
-        labelled = {name: [with_label(record, labels) for record in records] for name, records in bare.items()}
-    found: Questions = {}
-    for path, records in labelled.items():
+    questions = [record for records in splits.values() for record in records]
+    rows, found = numbered(answers), []
+    if len(rows) == len(questions) and len(splits) <= len(SPLITS):
+        replies = replies_of(rows, {asked(question_text(record)) for record in questions} - {""}, field=field)
+        for order in permutations(splits):
+            listed = [record for split in order for record in splits[split]]
+            pairs = [Answered("", *each) for each in zip(listed, rows, (text for _, text in replies), strict=True)]
+            with suppress(UserError):
+                check_pairs(pairs)
+                found.append((listed, rows))
+    return found[0] if len(found) == 1 else by_picture(questions, answers, field)
+
+
+def numbered(answers: Sequence[Record]) -> list[Record]:
+    """The answers in the order of the first identifier that is another number in each row, else as they are."""
+    for name in ("doc_id", *QUESTION_ID):
+        numbers = [
+            int(key) for record in answers if (key := key_by(record, ((name,),))) and re.fullmatch(r"\d{1,17}", key, re.ASCII)
+        ]
+        if len(set(numbers)) == len(answers):
+            return [record for _, record in sorted(zip(numbers, answers, strict=True), key=lambda pair: pair[0])]
+    return list(answers)
+
+
+def by_picture(questions: Sequence[Record], answers: Sequence[Record], field: str | None) -> Ordered | None:
+    """Each question with the answer that names its picture and text; a question of several splits has one reply, or equal ones."""
+    ours, theirs = ([key_by(record, BY_PICTURE) for record in side] for side in (questions, answers))
+    if None in theirs or set(ours) != set(theirs):
+        return None
+    known: dict[str | None, Record] = {}
+    for key, record in zip(theirs, answers, strict=True):
+        first = known.setdefault(key, record)
+        if any(first.fields.get(name) != record.fields.get(name) for name in ((field,) if field else (*REPLY, *MAYBE_REPLY))):
+            return None
+    return list(questions), [known[key] for key in ours]
+
+
+def refuse_repeated(questions: Sequence[Record], answers: Sequence[Record], path: str) -> None:
+    """Raises UserError for answers to several splits whose identifiers do not tell the splits."""
+    need_identifiers(answers)
+    if next(ways_of(questions), None) and fitting(questions, answers)[1] in SINGLE:
+        return  # `match` names the answer that is wrong
+    raise UserError(
+        f"{path}: identifiers repeat across the splits, so its answers cannot be told apart; "
+        "give llava_pope_test.jsonl with the --questions, or one answers file for each split in the same order, or --by-order"
+    )
+
+
+def prepared(files: Files) -> dict[str, list[Record]]:
+    """The files of questions, each row with its label and, if the file's name tells one, its split.
+
+    Files without labels (`llava_pope_test.jsonl`) take them from the others, by picture and question; these are left out.
+    """
+    bare = [name for name, records in files.items() if not any(record.name_of(*LABEL) for record in records)]
+    if bare and len(bare) == len(files):
+        raise UserError(f'{bare[0]}: no "label" in it; give the label files of its splits beside it as further --questions')
+    labels = known_labels({name: records for name, records in files.items() if name not in bare}) if bare else {}
+    return {
+        path: [in_split(with_label(record, labels) if bare else record, split_name(path)) for record in files[path]]
+        for path in bare or files
+    }
+
+
+def in_split(record: Record, split: str) -> Record:
+    """The row with its split, if that is one of POPE's and the row names none."""
+    return Record({**record.fields, "category": split}, record.where) if split in SPLITS and not record.optional(*SPLIT) else record
+
+
+def splits_of(files: Files) -> dict[str, list[Record]]:
+    """Questions by split, named by category, file name, or number."""
+    found: dict[str, list[Record]] = {}
+    for path, records in files.items():
         for split, listed in by_split(records, path).items():
-            name = split if split not in found else f"{split} ({path})"
-            found[name] = by_key(listed, *QUESTION_ID)
+            found[split if split not in found else f"{split} ({path})"] = listed
     return found
 
 
@@ -215,7 +209,7 @@ def with_label(record: Record, labels: Mapping[tuple[str, str], str]) -> Record:
     return Record({**record.fields, "label": labels[place]}, record.where)
 
 
-def paired(splits: Sequence[str], answers: Sequence[str]) -> list[int]:
+def paired(splits: Sequence[str], answers: Sequence[str], option: str) -> list[int]:
     """Which answers file is each split's: by the split in its name if names tell splits, else by order.
 
     Raises UserError where only some names tell a split, or where they tell others than the questions'.
@@ -230,7 +224,7 @@ def paired(splits: Sequence[str], answers: Sequence[str]) -> list[int]:
     which = next((path for path, is_told in zip(answers, told, strict=True) if not is_told), None)
     reason = f"{which} names none or several" if which else f"their names say {', '.join(names)}"
     raise UserError(
-        f"--answers: the questions' splits are {', '.join(splits)}, but {reason}; name the split in every file's name, or in none"
+        f"{option}: the questions' splits are {', '.join(splits)}, but {reason}; name the split in every file's name, or in none"
     )
 
 

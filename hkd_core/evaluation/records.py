@@ -38,7 +38,7 @@ ANSWER = (*MAYBE_REPLY, "response")  # the names that messages give
 IMAGE = ("image", "image_id", "image_source", "image_path", "img", "image_name", "file_name", "filename")
 QUESTION = ("question", "prompt", "query", "input", "instruction", "prompts", "input_text")
 LABEL = ("label", "gt_answer", "ground_truth", "truth", "gt", "target", "answer")
-SPLIT = ("category", "split", "pope_type")
+SPLIT = ("category", "type", "split", "pope_type", "subtask")
 PICTURE_ENDING = re.compile(r"\.(?:jpe?g|png|bmp|webp|gif|tiff?)$", re.IGNORECASE)
 INSTRUCTION = re.compile(r"\b(?:answer|please|word|phrase|option|respond|reply)\b")
 COCO_NAME = re.compile(r"(?:COCO_)?(?:train|val|test)\d{4}_(\d{12})")
@@ -152,17 +152,6 @@ def only(value: object) -> object:
     return value
 
 
-def by_key(records: Iterable[Record], *names: str) -> dict[str, Record]:
-    """Records by identifier. Raises UserError naming both places of one that occurs twice."""
-    found: dict[str, Record] = {}
-    for record in records:
-        key = record.key(*names)
-        if key in found:
-            raise record.fail(f"{record.name_of(*names)} {shown(key)} occurs twice, first at {found[key].where}")
-        found[key] = record
-    return found
-
-
 def picture_key(name: str) -> str:
     """A picture's name without folder and ending; COCO's file names and zero-padded numbers become the number."""
     stem = PICTURE_ENDING.sub("", re.split(r"[/\\]", name.strip())[-1])
@@ -180,7 +169,7 @@ def normal(text: str) -> str:
 
 def asked(text: str) -> str:
     """A question for comparison: `normal`, up to its question mark, so without the prompt's "Answer in one word."."""
-    text = normal(text)
+    text = normal(text.replace("<image>", " "))
     return text[: text.index("?") + 1] if "?" in text else text
 
 

@@ -16,11 +16,17 @@ BENCHMARKS: dict[str, Benchmark] = {
         CHAIR,
     )
 }
+COSTS = {"yes_no": "cost_question", "choices": "cost_task1", "caption": "cost_caption"}  # form -> its costs in the table of results
 
 
 def tasks_of(form: str) -> tuple[str, ...]:
     """The tasks of all benchmarks that are asked in this form."""
     return tuple(benchmark.task for benchmark in BENCHMARKS.values() if benchmark.form == form)
+
+
+def first_of(form: str) -> Benchmark:
+    """The first benchmark that is asked in this form."""
+    return next(benchmark for benchmark in BENCHMARKS.values() if benchmark.form == form)
 
 
 def benchmark_of(task: str) -> Benchmark:

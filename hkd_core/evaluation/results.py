@@ -11,15 +11,25 @@ import pandas as pd
 from hkd_core.common.files import read_text, write_csv, write_json, write_text
 from hkd_core.evaluation import comparison, tables
 from hkd_core.evaluation.markdown import markdown
+from hkd_core.evaluation.registry import BENCHMARKS, COSTS, first_of
 
-# Tables for readers: name -> their benchmarks and what is shown of each.
-READER_TABLES = {
-    "tasks": ["task1", "task2", "cost_task1"],
-    "pope": ["pope_random", "pope_popular", "pope_adversarial", "cost_question"],
-    "captions_mme": ["chair", "mme", "cost_caption"],
+
+def reader_tables() -> dict[str, list[str]]:
+    """Name of a table for readers -> its benchmarks, and the costs of each way of asking (`COSTS`)."""
+    found: dict[str, list[str]] = {}
+    for benchmark in BENCHMARKS.values():
+        found.setdefault(benchmark.table or benchmark.name, []).append(benchmark.name)
+    for form, cost in COSTS.items():
+        benchmark = first_of(form)
+        found[benchmark.table or benchmark.name].append(cost)
+    return found
+
+
+READER_TABLES = reader_tables()
+READER_METRICS = {
+    "times_greedy",
+    *(metric for benchmark in BENCHMARKS.values() for metric in (*benchmark.metrics, *benchmark.shown)),
 }
-READER_METRICS = ["macro_f1", "f1", "accuracy", "yes_ratio", "auroc", "ece", "d_prime"]
-READER_METRICS += ["chair_s", "chair_i", "recall", "mean_words", "score", "times_greedy"]
 
 
 def save(

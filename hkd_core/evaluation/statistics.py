@@ -5,8 +5,6 @@ from statistics import NormalDist
 
 import numpy as np
 
-from hkd_core.common.margins import best_shift as best_shift
-
 Bools = Sequence[bool] | np.ndarray
 Metric = Callable[[np.ndarray], np.ndarray]  # sums [..., K] -> values [...]
 

@@ -27,7 +27,7 @@ from hkd_core.seed.self_verification import affirmed, evidence, name_starts, sel
 TASKS = tasks_of("choices")
 CONTROLS = ("other_picture", "no_picture")  # what a model answers without looking
 DECODINGS = ("greedy", "shift", "sampling", "contrastive", "msi", "asked", *CONTROLS)
-FITTED_ON = "pope_adversarial"  # the validation questions that the constants of yes/no decodings are fitted on
+FITTED_ON = tuple(benchmark.task for benchmark in BENCHMARKS.values() if benchmark.fits_constants)
 Encodings = Mapping[str, Encoded]  # image_id -> an image as the model takes it
 
 
@@ -209,39 +209,39 @@ def yes_no_answers(
     settings: Settings | None = None,
     tasks: Sequence[str] = tasks_of("yes_no"),
 ) -> list[dict]:
-    """Answers under each decoding. Constants are fitted on validation's adversarial POPE questions, or on its own if there are none.
+    """Answers under each decoding. Constants are fitted on validation's questions of FITTED_ON, or on its own if there are none.
 
     Without validation examples only decodings without a constant are done. Under MSI also validation's answers, plain and shifted, as
     "pope_adversarial_val". The content-free prior of a yes/no question is one constant, so it is part of the fitted shift.
     """
     settings = settings or Settings()
-    rows, held = test.of(*tasks), val.of(FITTED_ON) or val.of(*tasks)
-    truth = np.array([row["answer"] == row["choices"][0] for row in held], int)
+    rows, val_rows = test.of(*tasks), val.of(*FITTED_ON) or val.of(*tasks)
+    truth = np.array([row["answer"] == row["choices"][0] for row in val_rows], int)
     negated = "msi" in decodings
     clean, both = both_ways(vlm, test, rows, negated=negated)
     found = {"greedy": margins(vlm, clean, rows)}
     found_val = {}
-    if held:
-        clean_val, both_val = both_ways(vlm, val, held, negated=negated)
-        greedy_val = margins(vlm, clean_val, held)
+    if val_rows:
+        clean_val, both_val = both_ways(vlm, val, val_rows, negated=negated)
+        greedy_val = margins(vlm, clean_val, val_rows)
         found["shift"] = found["greedy"] - best_shift(greedy_val, truth)
     if "sampling" in decodings:
         rng = np.random.default_rng(settings.seed)
         found["sampling"] = found["greedy"] - np.log(1 / rng.random(len(rows)) - 1)
     if "contrastive" in decodings:
         found["contrastive"] = margins(vlm, purged(clean, yes_no_logits(vlm, test, rows, "distorted"), settings), rows)
-        if held:
-            purged_val = margins(vlm, purged(clean_val, yes_no_logits(vlm, val, held, "distorted"), settings), held)
+        if val_rows:
+            purged_val = margins(vlm, purged(clean_val, yes_no_logits(vlm, val, val_rows, "distorted"), settings), val_rows)
             found["contrastive_shift"] = found["contrastive"] - best_shift(purged_val, truth)
     for control in (name for name in CONTROLS if name in decodings):
         found[control] = margins(vlm, yes_no_logits(vlm, test, rows, control), rows)
-    if negated and held:
+    if negated and val_rows:
         found_val = {"greedy": greedy_val, "shift": greedy_val - best_shift(greedy_val, truth)}
         constant = best_shift(both_val, truth)
         found_val["msi"], found["msi"] = both_val - constant, both - constant
     return [
         record(row, decoding, row["choices"][0 if margin > 0 else 1], margin)
-        for part, several in ((rows, found), (on_validation(held), found_val))
+        for part, several in ((rows, found), (on_validation(val_rows), found_val))
         for decoding, values in several.items()
         for row, margin in zip(part, values, strict=True)
     ]
@@ -264,7 +264,7 @@ def task_answers(
     settings = settings or Settings()
     found = []
     for task in tasks:
-        rows, held = test.of(task), val.of(task)
+        rows, val_rows = test.of(task), val.of(task)
         if not rows:
             continue
         clean = choice_scores(vlm, rows, test.pictures(rows))
@@ -275,14 +275,14 @@ def task_answers(
             views = [torch.as_tensor(choice_scores(vlm, rows, view)) for view in test.views(rows)]
             scores["contrastive"] = purged(torch.as_tensor(clean), isolate(views, test.view), settings).numpy()
         scores_val = {}
-        if "msi" in decodings and held:
-            scores_val = {"greedy": choice_scores(vlm, held, val.pictures(held)), "msi": shifted_scores(vlm, val, held)}
-            prior = prior_of(vlm, val, held, scores_val["msi"])
+        if "msi" in decodings and val_rows:
+            scores_val = {"greedy": choice_scores(vlm, val_rows, val.pictures(val_rows)), "msi": shifted_scores(vlm, val, val_rows)}
+            prior = prior_of(vlm, val, val_rows, scores_val["msi"])
             scores["msi"] = shifted_scores(vlm, test, rows)
-            for part, several in ((held, scores_val), (rows, scores)):
+            for part, several in ((val_rows, scores_val), (rows, scores)):
                 kinds = [content_classes(row, val.wording) for row in part]
                 several["msi"] = np.stack([prior.remove(row, kind) for row, kind in zip(several["msi"], kinds, strict=True)])
-        for part, several in ((rows, scores), (on_validation(held), scores_val)):
+        for part, several in ((rows, scores), (on_validation(val_rows), scores_val)):
             for decoding, values in several.items():
                 found += [record(e, decoding, e["choices"][int(np.argmax(row))]) for e, row in zip(part, values, strict=True)]
     return found
@@ -299,10 +299,10 @@ def shifted_scores(vlm: VLM, split: Split, rows: Sequence[dict], view: str = "cl
     return np.stack(mapping_shift.shifted_scores(vlm, rows, split.seen(vlm, rows, view), split.wording))
 
 
-def prior_of(vlm: VLM, val: Split, held: Sequence[dict], scores: np.ndarray) -> Prior:
+def prior_of(vlm: VLM, val: Split, val_rows: Sequence[dict], scores: np.ndarray) -> Prior:
     """The content-free prior (validation's examples asked without an image), its strength fitted on validation's labels."""
-    kinds, right = [content_classes(row, val.wording) for row in held], [row["choices"].index(row["answer"]) for row in held]
-    return fit_prior(list(shifted_scores(vlm, val, held, "no_picture")), list(scores), kinds, right)
+    kinds, right = [content_classes(row, val.wording) for row in val_rows], [row["choices"].index(row["answer"]) for row in val_rows]
+    return fit_prior(list(shifted_scores(vlm, val, val_rows, "no_picture")), list(scores), kinds, right)
 
 
 # Captions

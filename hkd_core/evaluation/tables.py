@@ -3,17 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from hkd_core.evaluation.benchmark import ON_VALIDATION, nothing_more
 from hkd_core.evaluation.registry import benchmark_of
 
 FIELDS = ("model", "decoding", "benchmark", "metric", "value", "low", "high", "n", "seed")
-
-
-def counts_of(answers: Sequence[dict], names: Sequence[str] = ()) -> np.ndarray:
-    """[N, K], the counts that the answers' benchmark is scored from (see `Benchmark`)."""
-    return benchmark_of(answers[0]["benchmark"]).counts(answers, names)
 
 
 def table_rows(model: str, answers: Sequence[dict], *, names: Sequence[str] = (), draws: int = 1000, seed: int = 0) -> list[dict]:
@@ -28,7 +21,14 @@ def table_rows(model: str, answers: Sequence[dict], *, names: Sequence[str] = ()
         if task.endswith("_val"):
             benchmark = replace(benchmark, name=task, metrics=ON_VALIDATION, more=nothing_more)
         for metric, (value, low, high) in benchmark.scores(chosen, names, draws=draws, seed=seed).items():
-            row = {"model": model, "decoding": decoding, "benchmark": benchmark.name, "metric": metric, "n": len(chosen), "seed": seed}
+            row = {
+                "model": model,
+                "decoding": decoding,
+                "benchmark": benchmark.name,
+                "metric": metric,
+                "n": len(chosen),
+                "seed": seed,
+            }
             rows.append(row | {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4)})
     return rows
 

@@ -43,4 +43,6 @@ CHAIR = Benchmark(
     headline="chair_i",
     merit=merit,
     degenerate={"silent": silence},
+    table="captions_mme",
+    compared_as={"chair_i": "chair_i", "recall": "caption_recall"},
 )

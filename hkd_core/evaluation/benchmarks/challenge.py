@@ -1,5 +1,7 @@
 """The challenge's two tasks: which phrase of a caption is wrong, and is a claim true."""
 
+from dataclasses import replace
+
 from hkd_core.evaluation.benchmark import choices
 
 
@@ -8,5 +10,5 @@ def letters(answer: dict) -> list[str]:
     return sorted(answer["choices"])
 
 
-TASK1 = choices("task1", order=letters)
-TASK2 = choices("task2")
+TASK1 = replace(choices("task1", order=letters), table="tasks")
+TASK2 = replace(choices("task2"), table="tasks")

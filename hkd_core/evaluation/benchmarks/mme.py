@@ -44,4 +44,5 @@ MME = Benchmark(
     headline="score",
     merit=right,
     degenerate=YES_NO_DEGENERATE,
+    table="captions_mme",
 )
