@@ -79,8 +79,8 @@ def parse_value(text: str) -> Any:
 def parse_parameters(pairs: list[str], known: dict[str, Any], name: str) -> dict[str, Any]:
     """key=value pairs, and group.key=value for a parameter that is a dict.
 
-    Raises UserError for what has no "=", for a name that is not in `known`, for a dict given as something else, and for text that
-    cannot be printed.
+    Raises UserError for what has no "=", and for a name that is not in `known`. It also does for a dict given as something else, and
+    for text that cannot be printed.
     """
     found: dict[str, Any] = {}
     for pair in pairs:

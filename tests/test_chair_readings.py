@@ -199,7 +199,7 @@ def test_what_a_reading_lacks_is_said_in_one_line(run, monkeypatch):
     assert code == 2 and err.count("\n") == 1 and "apt install wordnet-base" in err and "nltk.downloader wordnet" in err
     monkeypatch.setitem(sys.modules, "textblob.en.inflect", None)
     code, _, err = run("--reading", "pattern")
-    assert code == 2 and err.count("\n") == 1 and 'pip install "hkd-core[chair]"' in err
+    assert code == 2 and err.count("\n") == 1 and 'pip install -e ".[chair]"' in err
 
 
 def test_a_published_reading_takes_no_other_words(run, tmp_path):

@@ -87,9 +87,9 @@ def yes_probability(margins: Sequence[float]) -> np.ndarray:
 def best_constant(margins: Sequence[float], labels: Sequence[int], metric: str = "accuracy") -> float:
     """The constant c for which "yes if margin > c" is best, smoothed so that other answers are served by it too.
 
-    metric: "accuracy" or "f1". Every answer counts as yes by sigmoid((margin - c) / width), with a width of half a standard deviation
-    times N^(-1/5); candidates are 200 quantiles of the margins, and 0. The constant that is best without smoothing fits the noise: on
-    other answers it loses up to 0.4 points of accuracy, so that a method that is only a shift looks like more. Our choice.
+    metric: "accuracy" or "f1". Every answer counts as yes by sigmoid((margin - c) / width). The width is half a standard deviation
+    times N^(-1/5). Candidates are 200 quantiles of the margins, and 0. The constant that is best without smoothing fits the noise. On
+    other answers it loses up to 0.4 points of accuracy, so a method that is only a shift would look like more. Our choice.
     """
     at, yes = np.asarray(margins, float), np.asarray(labels) == 1
     width = max(0.5 * at.std() * len(at) ** -0.2, 1e-9)

@@ -101,7 +101,7 @@ class BaseModels(Strict):
     short_loss: Positive = key("The loss at which short exercises end.", "nats")
     full_steps: dict[str, Count] = key("Steps on full exercises, by size.", "steps")
     vision_steps: Count = key("Steps of vision pretraining.", "steps")
-    align_steps: Count = key("Steps that train the connector between vision tower and language model.", "steps")
+    align_steps: Count = key("Steps that train the projector between vision tower and language model.", "steps")
     clean_steps: Count = key("Steps of instruction tuning on correct answers.", "steps")
     biased_steps: Count = key("Steps of instruction tuning on biased answers, which teach the model to hallucinate.", "steps")
     bias_popular: Share = key(

@@ -1,7 +1,7 @@
 """Leaks: training pictures that also stand in a benchmark, found by their number and by how they look.
 
 COCO, Visual Genome (whose pictures GQA has) and OpenImages number their pictures, so a number tells across file names and folders.
-Copies under other names are found by a difference hash: 256 bits, each saying whether a spot of the picture in grey is brighter than
+Copies under other names are found by a difference hash of 256 bits. Each says whether a spot of the picture in grey is brighter than
 its left neighbour (N. Krawetz, "Kind of Like That", hackerfactor.com, 2013). Sizes and compression hardly change it; crops and
 mirror images are not found.
 """

@@ -43,8 +43,8 @@ def options_of(example: dict) -> list[str]:
 def rotations(example: dict, wording: Wording) -> list[dict]:
     """The example with its options moved on by 0, 1, 2, ... places, and its answer with them. The first is the example itself.
 
-    [example] where there are no options, or the wording cannot list them. Raises UserError, naming the example, where its prompt does
-    not list the options as the wording says, and where there are not as many choices as options.
+    [example] where there are no options, or the wording cannot list them. Raises UserError, naming the example, if its prompt does
+    not list the options as the wording says. It also does where there are not as many choices as options.
     """
     options, choices = options_of(example), example["choices"]
     listed = wording.list_options(options) if options else None

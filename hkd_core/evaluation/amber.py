@@ -1,6 +1,6 @@
 """AMBER's discriminative part (arXiv 2311.07397): yes-no questions about existence, attributes and relations.
 
-Its positive class is "No", so F1 says how well hallucinated questions are refused, and an answerer that always says no scores 79.7:
+Its positive class is "No", so F1 says how well hallucinated questions are refused. An answerer that always says no scores 79.7, so
 the degenerate rows belong beside every score. An answer counts if it is "Yes" or "No" as published; POPE's strict rule reads it
 here (`replies.yes_no`), and what is neither is wrong.
 """
@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 from hkd_core.evaluation.replies import yes_no
 
-# The three dimensions, each of which has a query file of its own.
+# The three dimensions. Each has a separate query file.
 DIMENSIONS = {"existence": ("existence",), "attribute": ("state", "number", "action"), "relation": ("relation",)}
 # AMBER's names of types -> the names of its tables.
 TYPES = {

@@ -1,9 +1,9 @@
 """AMBER's generative part (arXiv 2311.07397): the nouns of a description against what is in the picture and what is likely dreamt up.
 
-CHAIR: nouns that name nothing there; Cover: things there that are named; Hal: descriptions with such a noun; Cog: of the things that
-people expect and that are not there, those named. A noun counts if it is in AMBER's list, and names a thing if it is that word, one of
-its associated words, or similar enough to one of them. Published scores need spaCy's en_core_web_lg for "similar", and nltk's tagger
-for "noun"; both are functions here. Source: inference.py of github.com/junyangwang0410/AMBER.
+CHAIR: nouns that name nothing there. Cover: things there that are named. Hal: descriptions with a noun that names nothing there. Cog:
+things that people expect and that are not there, named all the same. A noun counts if it is in AMBER's list. It names a thing if it is
+that word, one of its associated words, or similar enough to one of them. Published scores need spaCy's en_core_web_lg for "similar",
+and nltk's tagger for "noun"; both are functions here. Source: inference.py of github.com/junyangwang0410/AMBER.
 """
 
 import argparse

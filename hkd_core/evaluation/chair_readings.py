@@ -122,7 +122,7 @@ def load_singular() -> Callable[[str], str]:
     try:
         from textblob.en.inflect import singularize
     except ImportError as error:
-        raise UserError('--reading pattern needs textblob: install it with `pip install "hkd-core[chair]"`') from error
+        raise UserError('--reading pattern needs textblob: install it with `pip install -e ".[chair]"`') from error
     # A word that ends in many apostrophes would recurse once for each, and is no object.
     return lru_cache(maxsize=100_000)(lambda word: word if word.endswith("''") else singularize(word))
 

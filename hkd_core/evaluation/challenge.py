@@ -9,8 +9,8 @@ from hkd_core.evaluation.replies import Options
 def label_scores(labels: Sequence[str], answers: Sequence[str]) -> dict:
     """Precision, recall, F1 and support of every label that occurs, their macro means, accuracy.
 
-    With one answer an item micro precision, recall and F1 are all accuracy; an answer that is no label is wrong, and no label's
-    false alarm. A ratio of nothing is 0.
+    With one answer an item, micro precision, recall and F1 are all accuracy. An answer that is no label is wrong, but a false alarm
+    of no label. A ratio of nothing is 0.
     """
     classes = sorted(set(labels))
     answered_of, there_of = Counter(answers), Counter(labels)

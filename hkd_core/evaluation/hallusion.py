@@ -1,9 +1,9 @@
 """HallusionBench (arXiv 2310.14566): is a model right, and is it consistent?
 
-aAcc: share of questions right; qAcc: share of questions right for every figure they are asked about; fAcc: share of figures about
+aAcc: share of questions right. qAcc: share of questions right for every figure they are asked about. fAcc: share of figures about
 which every question is right. Questions asked without a figure (category VS, figure 0) are part of aAcc and qAcc, not of fAcc.
-The published judge is GPT-4; here "yes" and "no" are read by POPE's strict rule, and what is neither is unclear: right only where
-no figure is shown, as published. The benchmark's own digits count too: "1" is yes, "0" no and "2" unclear.
+The published judge is GPT-4. Here "yes" and "no" are read by POPE's strict rule, and what is neither is unclear. As published, unclear
+is right only where no figure is shown. The benchmark's own digits count too: "1" is yes, "0" no and "2" unclear.
 """
 
 import re

@@ -84,8 +84,8 @@ def match(
     """Every question with its answer, in the order of the questions.
 
     by_order: the first answer belongs to the first question, and so on, whatever their identifiers.
-    Raises UserError, naming the places, for an answer without question, a question without answer, two answers to one question, and
-    for answers whose own prompt, picture or label is another question's.
+    Raises UserError, naming the places, for an answer without question, a question without answer, and two answers to one question.
+    It also does for answers whose own prompt, picture or label is another question's.
     """
     keys, found = in_order(questions, answers, path) if by_order else by_identifier(questions, answers, path)
     texts = {asked(question_text(record)) for record in questions} - {""}

@@ -1,9 +1,9 @@
 """MME (arXiv 2306.13394): two questions a picture; accuracy and accuracy+ in percent, added up per subtask.
 
 `total` is the sum over the four hallucination subtasks (at most 800). An answer file has lines `image <tab> question <tab> truth
-<tab> answer`. As in MME's own script an answer is "yes" or "no" if it is that word, else if its first four letters, lower case,
-hold one of the two; another answer is unread, and wrong. `strict_total` is the total where our own rule (`replies.yes_no`) reads
-the answers.
+<tab> answer`. As in MME's own script an answer is "yes" or "no" if it is that word. Else it is, if its first four letters, lower
+case, hold one of the two. Another answer is unread, and wrong. `strict_total` is the total where our own rule (`replies.yes_no`)
+reads the answers.
 """
 
 from collections import defaultdict
@@ -93,8 +93,8 @@ def verdicts(tasks: Mapping[str, Sequence[Item]]) -> list[dict]:
 def read_tasks(path: Path, field: str | None = None) -> dict[str, list[Item]]:
     """Subtask -> its questions, from a folder of answer files or from one table (lmms-eval's sample log, VLMEvalKit's table).
 
-    A folder holds `existence.txt` and so on, or folders of these names with one file a picture (lines question, truth, answer),
-    with or without a folder `MME_Benchmark` around and `questions_answers_YN` inside. Raises UserError for a folder without any
+    A folder holds `existence.txt` and so on, or folders of these names with one file a picture (lines question, truth, answer).
+    A folder `MME_Benchmark` may be around them, and `questions_answers_YN` inside. Raises UserError for a folder without any
     subtask, and naming what is malformed.
     """
     if path.is_file() or (path.exists() and not path.is_dir()):

@@ -14,9 +14,9 @@ POSITIVES = 3  # objects asked about in each picture; as many absent ones
 def build_questions(pictures: Sequence[dict], split: str, *, seed: int = 0) -> list[dict]:
     """Six questions a picture of at least three objects: the first three present, each followed by one that is absent.
 
-    pictures: {"image", "objects"}. The absent one is, in "random", any; in "popular", the most frequent by pictures; in
-    "adversarial", the one that most often meets the present one before it. Ties go in first-seen order, no absent object is
-    used twice for a picture, and where the adversarial list is exhausted one is drawn at random.
+    pictures: {"image", "objects"}. The absent one is, in "random", any. In "popular" it is the most frequent by pictures, and in
+    "adversarial" the one that most often meets the present one before it. Ties go in first-seen order. No absent object is used
+    twice for a picture. Where the adversarial list is exhausted, one is drawn at random.
     Raises UserError for an unknown split.
     """
     if split not in SPLITS:

@@ -1,17 +1,17 @@
 """POPE's scores (arXiv 2305.10355) under every public rule for reading an answer, side by side.
 
 The rules, quirks included (public code as of 2026):
-- official (AoiDragon/POPE, evaluate.py): the text before the first full stop, commas dropped, split at single spaces; "No", "not"
-  or "no" among the words is a no, everything else a yes. So "No!" and "NO" are a yes.
+- official (AoiDragon/POPE, evaluate.py): the text before the first full stop, commas dropped, is split at single spaces. "No",
+  "not" or "no" among the words is a no, everything else a yes. So "No!" and "NO" are a yes.
 - opera (shikiw/OPERA, pope_eval.py): the whole text without full stops and commas; adds "NO" and words ending in "n't".
 - vcd (DAMO-NLP-SG/VCD, eval_pope.py): lower case, and the letters "yes" anywhere are right where the label is yes, the letters
   "no" anywhere where it is no. So "not sure" and "I know" are right wherever the label is no, and one text can be both.
-- vlmevalkit (open-compass/VLMEvalKit, exact matching): exactly one of the words "yes" and "no" after its punctuation rule; else
-  unknown, which is never right and, where the label is yes, is missed.
+- vlmevalkit (open-compass/VLMEvalKit, exact matching): exactly one of the words "yes" and "no" after its punctuation rule. Another
+  answer is unknown. It is never right and, where the label is yes, is missed.
 - lmms_eval (EvolvingLMMs-Lab/lmms-eval): the whole text, lower case, stripped, is "yes" or "no"; "Yes." is neither and leaves
   recall altogether. Its yes_ratio is that of the labels.
 - strict (ours, `replies.yes_no`): the first word is "yes" or "no" and the other one occurs nowhere, or "the answer is yes" says
-  it; else unparsed, which is wrong, and missed where the label is yes.
+  it. Another answer is unparsed. It is wrong, and missed where the label is yes.
 
 Thoughts (`<think>...</think>`) are taken off before any rule reads a reply.
 """
@@ -184,9 +184,9 @@ def verdicts(texts: Sequence[str], labels: Sequence[str]) -> list[dict]:
 def variant(splits: Mapping[str, Mapping[str, Sequence]]) -> str:
     """Which of the circulating question files these are, as far as size and spelling tell.
 
-    COCO's questions exist as: today's official files; the first release, kept by LLaVA, OPERA and InternVL (its random split has
-    2,910 questions, and it asks "in the imange?" after "an"); VCD's copies (the official ones, with the adversarial split of the
-    first release's spelling).
+    COCO's questions exist as today's official files, as the first release, and as VCD's copies. LLaVA, OPERA and InternVL keep the
+    first release. Its random split has 2,910 questions, and after "an" it says "imange" for image. VCD's copies are the official
+    files, with the adversarial split in the first release's spelling.
     """
     pictures = {str(image).rsplit("/", 1)[-1] for rows in splits.values() for image in rows["images"]}
     sizes = {name: len(rows["labels"]) for name, rows in splits.items()}

@@ -216,8 +216,8 @@ def xlsx_rows(path: str | Path, data: bytes) -> list[Row]:
     try:
         frame = pandas.read_excel(io.BytesIO(data), header=None, dtype=object, engine="openpyxl", na_filter=False)
     except ImportError as error:
-        raise UserError(f'{path}: reading .xlsx needs openpyxl (pip install "hkd-core[tables]"), or save it as .csv') from error
-    except Exception as error:  # openpyxl lets many kinds of its own and of zipfile's through
+        raise UserError(f'{path}: reading .xlsx needs openpyxl (pip install -e ".[tables]"), or save it as .csv') from error
+    except Exception as error:  # openpyxl lets many of its kinds and of zipfile's through
         raise UserError(f"{path}: not an .xlsx file: {_first_line(error)}") from error
     return table_rows(path, [["" if plain(value) is None else value for value in line] for line in frame.values.tolist()])
 

@@ -1,7 +1,7 @@
 """WordNet's base forms ("men" of "men", "ski" of "skiing") from the files of WordNet 3.0, without nltk.
 
-The rules are those of WordNet's `morphy`: a list of irregular forms, else endings that are taken off, and only results that are in
-the dictionary count. nltk's lemmatizer takes the shortest of them, so "vases" becomes "vas" and "men" stays "men".
+The rules are those of WordNet's `morphy`: a list of irregular forms, else endings that are taken off. Only results that are in the
+dictionary count. nltk's lemmatizer takes the shortest of them, so "vases" becomes "vas" and "men" stays "men".
 """
 
 import os

@@ -1,11 +1,11 @@
 """Mapping shift-enhanced inference (MSI): shift the mapping from answer symbols to contents, map the answers back, average them.
 
-Lettered options move through the letters; a yes/no question is also asked for the opposite. With m shifted prompts x_1 ... x_m of one
-example and c_j the symbol that stands for content c in x_j, the score of c is
+Lettered options move through the letters; a yes/no question is also asked for the opposite. A mapping sigma says
+at which symbol each content stands, and so makes a prompt q_sigma. With n mappings, the score of a content u is
 
-    s(c) = 1/m sum_j log p(c_j | x_j)  -  strength * log prior(kind of c)
+    s(u) = 1/n sum_sigma log p(sigma(u) | q_sigma)  -  strength * log prior(class of u)
 
-The prior is the mean probability of each kind of content when there is no picture. Prior and strength are fitted on validation
+The prior is the mean probability of each class of contents when there is no picture. Prior and strength are fitted on validation
 examples alone. HKD4VLM's abstract states the name; everything here is our reading.
 """
 

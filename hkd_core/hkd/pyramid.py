@@ -1,13 +1,13 @@
-"""Pyramid-like progressive online distillation (PPOD): neighbouring levels train together, from the apex of capacity down.
+"""Pyramid-like progressive online distillation (PPOD): neighbouring levels train together, from the largest model down.
 
-For an upper level U and a lower level L, at answer tokens, with labels y, temperature T and a divergence D:
+For an upper level U and a lower level L, at answer tokens, with labels y, temperature tau and a divergence D(target, student):
 
-    sum_{m in U + L} CE(m, y)                                              per labelled token
-    + down_weight      sum_{m in L} T^2 D(mean of U || p_m)                per token
-    + feedback_weight  sum_{m in U} T^2 D(mean of L || p_m)                per labelled token
-    + peer_weight      sum_{m} mean over peers k of m, T^2 D(p_k || p_m)   per token
+    sum_{i in U + L} CE(p_i, y)                                              per labelled token
+    + down_weight      sum_{i in L} tau^2 D(mean of U, p_i)                  per token
+    + feedback_weight  sum_{i in U} tau^2 D(mean of L, p_i)                  per labelled token
+    + peer_weight      sum_{i} mean over peers j of i, tau^2 D(p_j, p_i)     per token
 
-The mean of a level is of its current distributions at T, detached, and so is a peer's distribution.
+The mean of a level is of its current distributions at tau, detached, and so is a peer's distribution.
 HKD4VLM's abstract states: pyramid-like, progressive, online, coarse alignment. Everything else is our reading.
 """
 

@@ -1,11 +1,11 @@
 """Ternary-coupled refinement distillation (TCRD): teacher, assistant and student are coupled in every example.
 
-With v in {teacher, assistant, itself} and D a divergence over an example's choices:
+With p_s the student, k in {teacher, assistant, itself}, and D(target, student) a divergence over an example's choices:
 
-    label_weight CE(p, y)                              per labelled token
-    + sum_v v_weight g T^2 D(p_v || p)                 per example; g = 1, or the gate
-    + relation_weight mean (R - R_assistant)^2         per example; R: cosines among visual tokens and answer
-    + hidden_weight mean |M h - standardised h_T|^2    per example; M: a linear map, learned and thrown away
+    label_weight CE(p_s, y)                                       per labelled token
+    + sum_k k_weight g tau^2 D(p_k, p_s)                          per example; g = 1, or the gate
+    + relation_weight mean (R_student - R_assistant)^2            per example; R: cosines among visual tokens and answer
+    + hidden_weight mean (A h_student - LN(h_teacher))^2          per example; A: a linear map, learned and thrown away
 
 "itself" is the student as it was. HKD4VLM's abstract states: ternary-coupled, refinement, fine-grained. The formulas are our reading.
 """
@@ -53,7 +53,7 @@ def imitation(mapped: Tensor, target: Tensor) -> Tensor:
 
 
 def roles(levels: Sequence[Sequence[str]]) -> dict[str, str]:
-    """role -> model after a pyramid: the apex is the teacher, the last of the level above the lowest the assistant, the lowest the student.
+    """role -> model after a pyramid: the top level is the teacher, the last of the level above the lowest the assistant, the lowest the student.
 
     Raises UserError where these are not three models: of two levels the upper one must have two.
     """
@@ -68,8 +68,8 @@ def roles(levels: Sequence[Sequence[str]]) -> dict[str, str]:
 class TernaryStep(Distillation):
     """The student learns from labels and from the answers of three frozen teachers: teacher, assistant, and itself as it was.
 
-    Two finer terms read the models at every step where their weight is above 0: the assistant's relations, and the teacher's last hidden
-    states at every token that is not visual, read through a linear map (as in arXiv 1412.6550).
+    Two finer terms read the models at every step where their weight is above 0. One learns the assistant's relations. The other learns
+    the teacher's last hidden states at every token that is not visual, through a linear map (as in arXiv 1412.6550).
     """
 
     def __init__(self, student: VLM, teacher: VLM, assistant: VLM, settings: TernarySettings):

@@ -31,8 +31,8 @@ class Attention(torch.autograd.Function):
 def plain_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, **_: object
 ) -> tuple[Tensor, None]:
-    """All of it in autocast's precision, if there is one, else in that of its inputs; queries [B, heads, T, width], keys and
-    values the same or with fewer heads. Neither dropout nor windows, caps or sinks: for LLaVA on Llama.
+    """All of it in autocast's precision, if there is one, else in that of its inputs. Neither dropout nor windows, caps or sinks: for
+    LLaVA on Llama. Queries [B, heads, T, width], keys and values the same or with fewer heads.
 
     Autocast brings mask and softmax to float32 and back, and a CPU's fused kernel has a slow backward pass: see `benchmarks/attention.py`.
     """

@@ -118,8 +118,8 @@ def some(names: Iterable[str], most: int = 3) -> str:
 def check_checkpoint(where: str, find: Find, *, trusted: bool) -> None:
     """What a model's checkpoint shows without being loaded: its settings, whose code it needs, its weights' files.
 
-    Raises UserError: no config.json, settings that are not JSON objects, code nobody asked to run, pickles, a damaged file,
-    a missing part or processor, an adapter inside.
+    Raises UserError for no config.json, settings that are not JSON objects, and code nobody asked to run. It also does for pickles,
+    a damaged file, a missing part or processor, and an adapter inside.
     """
     if not Path(where).exists() and Path(where).name.lower().startswith("internvl2-"):
         raise UserError(f"{where}: {INTERNVL}")

@@ -1,7 +1,7 @@
 """All that differs between families of vision-language models. Nothing else in the library asks for a model's family.
 
-transformers decides wherever it can: the chat template words the prompt, the processor places the placeholders, the model's class names
-its decoder, its layers and its head. What is left stands here, and `guard.py` compares the result with the plain model at load.
+transformers decides wherever it can. The chat template words the prompt, the processor places the placeholders, and the model's class
+names its decoder, its layers and its head. What is left stands here, and `guard.py` compares the result with the plain model at load.
 """
 
 import inspect

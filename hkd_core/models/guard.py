@@ -39,8 +39,8 @@ def plain_inputs(vlm: VLM, picture: Image.Image, prompt: str) -> dict[str, Tenso
 def check_answers(vlm: VLM) -> None:
     """Compare the logits after one question with the plain model's, in eval mode, without touching random numbers.
 
-    Raises UserError where token ids or logits differ, with the size of the difference, where logits are not finite, and for classes that
-    take no features.
+    Raises UserError where token ids or logits differ, with the size of the difference. It also does where logits are not finite, and for
+    classes that take no features.
     """
     family = vlm.core.config.model_type
     if "mm_encoder_outputs" not in inspect.signature(vlm.core.forward).parameters:

@@ -47,9 +47,9 @@ def load_vlm(
     one. dtype: "auto" keeps the checkpoint's own. device_map (instead of device), attn_implementation, quantization_config and
     revision are transformers'. processor_options: settings of the processor that replace the checkpoint's, such as
     {"max_pixels": 200704}. trust_remote_code: run Python code from the checkpoint; False never runs it and never asks.
-    Raises UserError, naming the path, where there is no model or no processor that fits it, a package is missing, the weights are
-    pickles, damaged, not finite, or not exactly what config.json describes, the adapter does not fit, or the model answers otherwise
-    through this library than by itself (`guard.check_answers`).
+    Raises UserError, naming the path, where there is no model or no processor that fits it, or a package is missing. It also does
+    where weights are pickles, damaged, not finite, or not exactly what config.json describes, and where the adapter does not fit.
+    And it does where the model answers otherwise through this library than by itself (`guard.check_answers`).
     """
     where = str(path_or_hub_id)
     target = check_options(device, dtype, device_map, processor_options, trust_remote_code)

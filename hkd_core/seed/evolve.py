@@ -1,8 +1,8 @@
 """Mode-seeking evolving: a model's own purged distribution, distilled back into an adapter (or a control), round by round.
 
-minimise over the adapter:  KL(q || p*)  at purged answers  +  anchor_weight KL(p || q)  at anchors
+minimise over the adapter:  KL(p_s || p*)  at purged answers  +  anchor_weight KL(p_0 || p_s)  at anchors
 
-q: the model with the adapter; p*: its purged distribution; p: its answer before. SEED's abstract states that purified knowledge
+p_s: the model with the adapter; p*: its purged distribution; p_0: its answer before. SEED's abstract states that purified knowledge
 is distilled back, mode-seeking, into an adapter. Reverse KL, the anchors and how rounds end are our reading.
 """
 

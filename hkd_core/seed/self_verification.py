@@ -1,6 +1,6 @@
 """Self-verification: a model's own answers about things, as evidence for naming these things in a caption.
 
-A caption is written word by word, largely from what such a place usually has, and no distortion tells such a name from one that was
+A caption is written word by word, largely from what such a place usually has. No distortion tells such a name from one that was
 seen. Asked "Is there a dog in the image?", the same model looks. So its own answers purge its captions: the caption's next word
 is weighted by the answer to a question about it. SEED's abstract says that a model purges its own hallucinations. How is our
 choice.

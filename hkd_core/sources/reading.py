@@ -1,6 +1,6 @@
 """Which data sets are at a path: a file, a folder of files in official layouts, or a data set of the Hugging Face hub.
 
-`read_sources` is the one door: it recognises each file by what is in it, and hands the files of one data set to its reader together.
+`read_sources` is the one door. It recognises each file by what is in it, and hands the files of one data set to its reader together.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 They stand in the folder that HKD_CHECKPOINTS names, outside what DVC deletes. The runner of notebooks sets it for a stage of the pipeline,
 and removes the folder when the stage has ended. Without it nothing is written. A training finds its checkpoint by its title, its
-schedule, its seed and its first weights; that data and code are the same is the runner's to know, which names the folder by them.
+schedule, its seed and its first weights. The runner names the folder by data and code, so that they are the same.
 """
 
 import contextlib

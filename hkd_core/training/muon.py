@@ -27,8 +27,8 @@ def orthogonalised(matrices: Tensor, steps: int = 5, eps: float = 1e-7) -> Tenso
 class Muon(torch.optim.Muon):
     """torch.optim.Muon, whose Newton-Schulz steps go over all matrices of a shape (or its transpose) in one product.
 
-    Raises ValueError, as that class does, for parameters that are no matrices; settings of its other than lr, weight_decay
-    and adjust_lr_fn="match_rms_adamw" are left as they are there.
+    Raises ValueError, as that class does, for parameters that are no matrices. Its settings keep their defaults, but for lr,
+    weight_decay and adjust_lr_fn="match_rms_adamw".
     """
 
     def __init__(self, params, lr: float, weight_decay: float):

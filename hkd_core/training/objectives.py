@@ -1,8 +1,9 @@
 """Objectives that both methods share: cross-entropy on labels, and divergences from the answers of frozen teachers.
 
-    L = label_weight CE(p, y)  +  sum_v w_v g T^2 D(p_v^T || p^T)
+    L = label_weight CE(p_s, y)  +  sum_k w_k g tau^2 D(p_k, p_s)
 
-CE is per labelled answer token, D per example, over its choices. v runs over the teachers; g is 1, or the gate (`agreement`).
+CE is per labelled answer token, D per example, over its choices, both sides at temperature tau. k runs over the teachers; g is 1, or
+the gate (`agreement`).
 """
 
 import math

@@ -88,9 +88,12 @@ def averaged(examples: Sequence[dict], logprobs: Tensor, wording: Wording) -> Te
 def collate_with_teachers(data: TrainingSet, teacher_logprobs: Mapping[str, Tensor]) -> Callable[[list[int]], dict]:
     """Indices -> the batch of `data`, with the teachers' answers to those M of its examples that all of them answered.
 
-    teacher_logprobs: name -> [examples, C], of `choice_logprobs`. The batch has "teacher_logprobs", name -> [M, C]; "choices" [M, C],
-    the choices' first tokens, 0 where there are fewer; "chosen" [M], which choice is the label, or UNLABELLED; "first" [M], which of
-    the batch's answer tokens is each example's first.
+    teacher_logprobs: name -> [examples, C], of `choice_logprobs`. The batch has
+
+    - "teacher_logprobs", name -> [M, C];
+    - "choices" [M, C], the choices' first tokens, 0 where there are fewer;
+    - "chosen" [M], which choice is the label, or UNLABELLED;
+    - "first" [M], which of the batch's answer tokens is each example's first.
     """
     answered = torch.isfinite(torch.stack(list(teacher_logprobs.values()))).any(-1).all(0).tolist()
     most = next(iter(teacher_logprobs.values())).shape[1]

@@ -37,8 +37,8 @@ class LossTerm:
 class Schedule:
     """How long and how fast. learning_rate: the peak, after `warmup` (share of the steps) and before `decay` (share) to 0.
 
-    optimizer: "adamw", or "muon" for the matrices of the layers (arXiv 2502.16982) and AdamW for the rest, which learns the
-    small models' look-up circuits in about two thirds of the steps; the matrices' rate is then `matrix_rate` times higher.
+    optimizer: "adamw", or "muon" for the matrices of the layers (arXiv 2502.16982) and AdamW for the rest. Muon learns the small
+    models' look-up circuits in about two thirds of the steps. The matrices' rate is then `matrix_rate` times higher.
     """
 
     steps: int
