@@ -4,16 +4,13 @@
 `--first CASE --cases 1` runs again.
 """
 
-import argparse
 import json
-import math
 import random
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from unittest import mock
 
+import fuzzing
 import numpy as np
 from fuzz_inputs import ODD, WORDS, as_file, damaged, example, phrase, pope_rows, with_noise, yes_no
 
@@ -387,44 +384,15 @@ def fuzz_xlsx(rng: random.Random) -> None:
     _binary(rng, example("xlsx"), "a.xlsx")
 
 
-TARGETS: dict[str, Callable[[random.Random], None]] = {
-    name.removeprefix("fuzz_"): function for name, function in list(globals().items()) if name.startswith("fuzz_")
-}
+TARGETS = fuzzing.targets_in(globals())
 
 
 def run(name: str, cases: int, *, seed: int = 0, first: int = 0) -> tuple[int, int]:
-    """(results, refusals). Raises AssertionError naming the case that ended otherwise, and for a refusal of more than one line."""
+    """`fuzzing.run` of a target, with the files in memory."""
     with files_in_memory():
-        return _run(name, cases, seed, first)
-
-
-def _run(name: str, cases: int, seed: int, first: int) -> tuple[int, int]:
-    results = 0
-    for case in range(first, first + cases):
-        try:
-            TARGETS[name](random.Random(f"{name}/{seed}/{case}"))
-            results += 1
-        except UserError as error:
-            if "\n" in str(error) or not str(error).strip():
-                raise AssertionError(f"{name}, case {case}: not one line: {error}") from error
-        except Exception as error:
-            raise AssertionError(f"{name}, case {case}: {type(error).__name__}: {error}") from error
-    return results, cases - results
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=100_000)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS))
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    for name in args.only:
-        start = time.perf_counter()
-        results, refused = run(name, args.cases, seed=args.seed, first=args.first)
-        seconds = math.ceil(time.perf_counter() - start)
-        print(f"{name}: {args.cases} cases, {results} results, {refused} refused, {seconds} s", flush=True)
+        return fuzzing.run(name, TARGETS[name], cases, seed=seed, first=first)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with files_in_memory():
+        fuzzing.main(__doc__.splitlines()[0], TARGETS)
