@@ -4,8 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from hkd_core.common.command import one_line
-from hkd_core.common.errors import UserError
+from hkd_core.common.errors import UserError, one_line
 
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 

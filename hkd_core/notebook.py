@@ -36,7 +36,7 @@ LONGEST = 10_000  # characters of a parameter
 MAGIC = re.compile(r"\s*[%!?]|\s*[\w, ]+=\s*[%!]|.*\?\s*$")
 
 
-class FailedCell(UserError):
+class FailedCell(Exception):
     """A cell that failed. Its text is some lines: where, what, and the frames that lead there."""
 
 
@@ -202,7 +202,8 @@ def run(name: str, pairs: list[str], output: Path | None = None) -> None:
                 stderr_file=sys.stderr,
             )
     except PapermillExecutionError as error:
-        raise FailedCell(explain(error, name, so_far)) from error
+        kind = UserError if error.ename == "UserError" else FailedCell
+        raise kind(explain(error, name, so_far)) from error
     except OSError as error:
         raise UserError(f"{error.filename or kept}: cannot be written: {error.strerror or error}") from error
     except RuntimeError as error:

@@ -87,7 +87,7 @@ side_by_side([partial(job, "one"), partial(job, "two")])
 
 
 def test_what_processes_side_by_side_print_comes_through_once(project):
-    project(SIDE_BY_SIDE)
+    project(SIDE_BY_SIDE, "import time\ntime.sleep(2)")  # what a process printed last comes through a little later than its result
     # Under pytest ipykernel leaves alone what other processes print.
     outside = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     printed = command("run", "one", env=outside).stderr

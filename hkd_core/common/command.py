@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from hkd_core.common.errors import UserError
+from hkd_core.common.errors import UserError, one_line
 
 CLOSED = "standard output is closed: nothing can be printed"
 
@@ -35,10 +35,6 @@ def complain(message: str) -> None:
     """One line on stderr, if there is one."""
     if sys.stderr is not None:
         print(one_line(message), file=sys.stderr)
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split("\n")).replace("\r", " ").encode("utf-8", "backslashreplace").decode()
 
 
 def ended(body: Callable[[], int | None]) -> int:

@@ -4,8 +4,8 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 
-from hkd_core.common.command import CLOSED, complain, one_line, write
-from hkd_core.common.errors import UserError
+from hkd_core.common.command import CLOSED, complain, write
+from hkd_core.common.errors import UserError, one_line
 from hkd_core.common.files import write_csv
 
 
