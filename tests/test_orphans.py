@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
 from functools import partial
 import torch
 from hkd_core.common.parallel import side_by_side
@@ -19,6 +19,7 @@ def job(folder, k):
     open(f"{folder}/{os.getpid()}", "w").close()
     time.sleep(300)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, it is ignored
 torch.set_num_threads(2)
 side_by_side([partial(job, sys.argv[1], k) for k in range(2)])
 """

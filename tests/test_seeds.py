@@ -80,7 +80,7 @@ def test_a_table_that_no_stage_wrote_is_named_in_one_line(project):
     committed(project, "no outcomes")
     done = seeds_of(project, 5)
     expected = "error: seed 5: expected the run to write build/seeds/5/reports/tiny/tables/outcomes.csv, it did not"
-    assert done.returncode == 1 and done.stderr.splitlines()[-1] == expected and "Traceback" not in done.stderr
+    assert done.returncode == 2 and done.stderr.splitlines()[-1] == expected and "Traceback" not in done.stderr
 
 
 def test_the_interval_over_seeds_is_students():
