@@ -48,8 +48,19 @@ def test_a_stage_does_not_begin_where_its_outputs_and_their_copy_in_the_cache_do
     with pytest.raises(UserError, match=message):
         stage.check_room(tmp_path, "data@laptop")
     stage.check_room(tmp_path, "figures@laptop")  # it never ran here
+    (tmp_path / "reports/seeds").mkdir(parents=True)
+    shutil.copy(tmp_path / "dvc.lock", tmp_path / "reports/seeds")
+    with pytest.raises(UserError, match="stage reports/seeds/dvc.yaml:data@laptop needs 252"):
+        stage.check_room(tmp_path, "reports/seeds/dvc.yaml:data@laptop")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 252 * 2**20))
     stage.check_room(tmp_path, "data@laptop")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "stages: 7", "stages: {a@b: 7}", "<<<<<<< ours", "stages: {a@b: {outs: [1]}}", "\t"])
+def test_a_lock_file_that_is_none_is_named(tmp_path, text):
+    (tmp_path / "dvc.lock").write_text(text)
+    with pytest.raises(UserError, match=r"dvc\.lock: not a lock file of DVC"):
+        stage.check_room(tmp_path, "a@b")
 
 
 @pytest.mark.parametrize(

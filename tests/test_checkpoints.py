@@ -127,6 +127,47 @@ def test_another_training_does_not_resume_from_it(folder, change):
     assert seen == list(range(STEPS))
 
 
+class Aimed(Noisy):
+    def __init__(self, aim, how):
+        super().__init__()
+        self.aim, self.how = aim, how
+
+    def forward(self, batch):
+        return {"squares": LossTerm((super().forward(batch)["squares"].total - self.aim).square())}
+
+
+def test_trainings_of_one_title_that_differ_in_a_setting_or_in_their_data_do_not_share_a_checkpoint(folder):
+    """As the variants of an ablation do, one after the other in one stage."""
+
+    def done(aim=5.0, how=(), scale=1.0):
+        torch.manual_seed(3)
+        model, seen = Aimed(aim, how), []
+        train(model, lambda rows: {"x": points(rows)["x"] * scale, "tokens": len(rows)}, 50, SCHEDULE, seed=0, callback=seen.append)
+        return len(seen)
+
+    changes = [{}, {"aim": -5.0}, {"how": ("gate",)}, {"scale": 2.0}]
+    assert [done(**change) for change in changes] == [STEPS] * 4
+    assert [done(**change) for change in changes] == [1] * 4  # each finds the one that it left
+
+
+def test_another_precision_or_number_of_threads_does_not_resume(folder, monkeypatch):
+    before = torch.get_num_threads()
+    for change in ({}, {"precision": "bf16"}, {"threads": before + 1}):
+        monkeypatch.setenv("HKD_PRECISION", change.get("precision", "float32"))
+        torch.set_num_threads(change.get("threads", before))
+        seen = []
+        trained(steps_seen=seen)
+        torch.set_num_threads(before)
+        assert seen == list(range(STEPS))
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_training(folder, capsys):
+    folder.write_text("a file where the folder should be")
+    seen = []
+    trained(steps_seen=seen)
+    assert seen == list(range(STEPS)) and "the training goes on without a checkpoint" in capsys.readouterr().err
+
+
 def test_without_the_pipeline_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.delenv(CHECKPOINTS, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -144,9 +185,9 @@ def project(tmp_path):
     return tmp_path
 
 
-def interrupted(root, *more):
+def interrupted(root, *more, stage="pyramid@smoke"):
     """The folder that a stage which is killed leaves."""
-    with pytest.raises(Killed), checkpoints_of(root, "pyramid@smoke", more) as folder:
+    with pytest.raises(Killed), checkpoints_of(root, stage, more) as folder:
         folder.mkdir(parents=True, exist_ok=True)
         raise Killed
     return folder
@@ -162,11 +203,12 @@ def test_a_stage_finds_its_checkpoints_again_and_removes_them_when_it_ends(proje
 
 
 @pytest.mark.parametrize("changed", ["hkd_core/a.py", "build/code/05_pyramid.py", "data/smoke/x", "models/smoke/y", "params.yaml", None])
-def test_a_stage_does_not_find_those_of_a_run_with_anything_else(project, changed):
-    folder = interrupted(project)
+@pytest.mark.parametrize("stage", ["pyramid@smoke", "reports/seeds/dvc.yaml:ablations@smoke"])
+def test_a_stage_does_not_find_those_of_a_run_with_anything_else(project, changed, stage):
+    folder = interrupted(project, stage=stage)
     if changed == "params.yaml":
         (project / changed).write_text((project / changed).read_text().replace("seed: 0", "seed: 1"))
     elif changed:
         (project / changed).write_text("after")
-    assert interrupted(project, *[] if changed else ["overrides.steps=3"]) != folder
+    assert interrupted(project, *[] if changed else ["overrides.steps=3"], stage=stage) != folder
     assert not folder.exists()

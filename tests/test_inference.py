@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_qwen, tiny_vlm
+from PIL import Image
 
 from hkd_core.common.errors import UserError
 from hkd_core.hkd.mapping_shift import average, content_classes, fit_prior, shifted
@@ -14,7 +15,7 @@ from hkd_core.inference.contrast import hallucination_score, isolate, least, mix
 from hkd_core.inference.distortion import blur, distortion
 from hkd_core.inference.generation import tidy
 from hkd_core.inference.scoring import answer_logits, prior_logits
-from hkd_core.inference.views import distorted_views, gist, nearest, others
+from hkd_core.inference.views import distorted_views, gist, gists, nearest, others
 from hkd_core.models.vlm import encode_all
 from hkd_core.world.wording import WORDING
 
@@ -58,6 +59,33 @@ def test_a_picture_is_read_once_for_however_many_questions_share_its_row(vlm, pi
     ]
     for row, together in zip(asked, score_choices(vlm, asked), strict=True):
         assert together == pytest.approx(score_choices(vlm, [row])[0], abs=1e-4)
+
+
+def test_a_picture_may_be_an_array_an_image_or_a_file(vlm, examples, pictures, tmp_path):
+    array = next(iter(pictures.values()))
+    Image.fromarray(array).save(tmp_path / "one.png")
+    ways = (array, Image.fromarray(array), tmp_path / "one.png", str(tmp_path / "one.png"))
+    found = [score_choices(vlm, [examples[0] | {"image": way}]) for way in ways]
+    assert found == [found[0]] * len(ways)
+
+
+@pytest.mark.parametrize("name", ["missing.png", "text.png", "https://example.org/a.png"])
+def test_a_file_that_is_no_picture_is_named_in_a_line(vlm, examples, tmp_path, name):
+    (tmp_path / "text.png").write_text("no picture")
+    name = name if name.startswith("https") else str(tmp_path / name)
+    with pytest.raises(UserError) as error:
+        score_choices(vlm, [examples[0] | {"image": name}])
+    assert name in str(error.value)
+
+
+def test_pictures_alike_are_found_among_files_of_a_model_that_cuts_them_into_patches(pictures, tmp_path):
+    arrays = list(pictures.values())[:4]
+    files = [tmp_path / f"{k}.png" for k in range(len(arrays))]
+    for file, picture in zip(files, arrays, strict=True):
+        Image.fromarray(picture).save(file)
+    qwen = tiny_qwen()
+    assert torch.equal(gists(qwen, files), gists(qwen, [Image.open(file) for file in files]))
+    assert torch.equal(gists(qwen, files), gists(qwen, arrays))
 
 
 def test_windowed_attention_gets_one_question_a_row(vlm):

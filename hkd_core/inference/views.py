@@ -11,13 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from hkd_core.common.errors import UserError
 from hkd_core.inference.distortion import PIXEL_VIEWS, distortion
 from hkd_core.models.families import as_tensor
-from hkd_core.models.vlm import VLM, Encoded, Picture, encode_all
+from hkd_core.models.vlm import VLM, Encoded, Picture, as_image, encode_all
 
 VIEWS = (*PIXEL_VIEWS, "alike", "least", "shuffled", "none")
 FREE_TEXT_VIEWS = 8  # at most, where texts differ and views cannot be shared
@@ -98,7 +99,8 @@ def gists(vlm: VLM, pictures: Sequence[Picture]) -> Tensor:
     pixels = as_tensor(vlm.prepare(pictures)["pixel_values"])
     if pixels.ndim == 4 and len(pixels) == len(pictures) and pixels.shape[1] == 3:
         return gist(pixels)
-    arrays = (np.asarray(picture if isinstance(picture, np.ndarray) else picture.convert("RGB")) for picture in pictures)
+    seen = (as_image(picture) for picture in pictures)
+    arrays = (np.asarray((Image.fromarray(one) if isinstance(one, np.ndarray) else one).convert("RGB")) for one in seen)
     return torch.cat([gist(torch.as_tensor(array.copy()).permute(2, 0, 1)[None]) for array in arrays])
 
 

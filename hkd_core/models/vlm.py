@@ -17,10 +17,16 @@ from transformers.utils import logging as transformers_logging
 from hkd_core.common.errors import UserError
 from hkd_core.common.files import write_folder
 from hkd_core.common.progress import progress
+from hkd_core.data.pictures import open_picture
 from hkd_core.models import families
 from hkd_core.models.adapter import HallucinationEliminationAdapter, attached
 
-Picture = Image.Image | np.ndarray
+Picture = Image.Image | np.ndarray | str | Path  # an array is [H, W, 3]; a text is the path of a file
+
+
+def as_image(picture: Picture) -> Image.Image | np.ndarray:
+    """A picture as it is given, or read from its file, upright and in RGB. Raises UserError naming a file that is no picture."""
+    return open_picture(picture) if isinstance(picture, str | Path) else picture
 
 
 @dataclass
@@ -102,7 +108,7 @@ class VLM:
     def prepare(self, pictures: Sequence[Picture]) -> dict:
         """The processor's output for pictures: pixels, placeholder ids, grids. Models that share a processor can share it."""
         text = self.template.head + self.template.mark
-        nested = [[picture] for picture in pictures]
+        nested = [[as_image(picture)] for picture in pictures]
         how: dict = {"add_special_tokens": self.template.special, "return_tensors": None}  # prompts differ in length
         return self.processor(text=[text] * len(nested), images=nested, **how)
 

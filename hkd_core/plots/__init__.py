@@ -1,5 +1,6 @@
 """Figures: one plain style, saved as PNG and SVG with the same bytes every time."""
 
+import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hkd_core.common.files import write_bytes
 from hkd_core.common.folders import load_folders
 
 COLORS = ("#3b6fb6", "#e07b39", "#4f9d69", "#b5485d", "#7d6bb0", "#8a7f70", "#3aa6a6", "#c9a227")
@@ -40,9 +42,10 @@ def use_style() -> None:
 def save(figure: Figure, name: str, folder: Path | None = None) -> Path:
     """Write NAME.png and NAME.svg without dates, by default into the profile's figures; returns the PNG's path."""
     folder = folder or load_folders().figures
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    for form, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=form, metadata=metadata)
+        write_bytes(folder / f"{name}.{form}", drawn.getvalue())
     return folder / f"{name}.png"
 
 

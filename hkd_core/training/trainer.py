@@ -169,8 +169,12 @@ def train(
     history: list[dict] = []
     sums: dict[str, float] = {}
     every = max(1, schedule.steps // 50)
-    about = (schedule, seed, count, lengths)
-    kept = Checkpoints(title, objective, optimizers, *about, active=world == 1)  # shards of many processes are not kept yet
+
+    def about() -> list:
+        machine = (accelerator.mixed_precision, torch.get_num_threads(), torch.__version__)
+        return [schedule, seed, count, lengths, until, machine, [collate(indices) for indices in (batches[0], batches[-1])]]
+
+    kept = Checkpoints(title, objective, optimizers, about, active=world == 1)  # shards of many processes are not kept yet
     begin, before = kept.resume()
     history, sums = before.get("history", history), before.get("sums", sums)
     if begin and callback is not None:
