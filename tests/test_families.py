@@ -15,12 +15,12 @@ from hkd_core.models import families, guard, load_vlm
 from hkd_core.models.vlm import encode_all
 from hkd_core.rehearse import checks
 from hkd_core.rehearse.checks import CHECKS, QUESTION, SIZES, Bench, Differs, pictures
-from hkd_core.rehearse.miniatures import FAMILIES, build, lacks
+from hkd_core.rehearse.miniatures import FAMILIES, NEED_VIDEO, build, lacks
 from hkd_core.training.examples import TrainingSet, answer_hidden, project
 from hkd_core.training.teacher_answers import choice_logprobs
 from hkd_core.training.tuning import TuneSettings, distil
 
-WITHOUT_TORCHVISION = [family for family in FAMILIES if family in ("llava", "llava_next", "idefics3", "gemma3", "paligemma", "paligemma2")]
+WITHOUT_TORCHVISION = [family for family in FAMILIES if family not in NEED_VIDEO]
 
 
 @pytest.fixture(scope="module")
