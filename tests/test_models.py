@@ -45,7 +45,8 @@ def test_a_saved_model_loads_as_any_hub_model_would(vlm, pictures, tmp_path):
     vlm.save(tmp_path / "m")
     again, image = load_vlm(tmp_path / "m", device="cpu"), next(iter(pictures.values()))
     example = {"image": image, "prompt": "Is there a dog in the image?", "choices": ["Yes", "No"]}
-    assert score_choices(again, [example]) == score_choices(vlm, [example])
+    # Where torchvision is installed, transformers prepares images with it, and the last digits differ.
+    assert np.allclose(score_choices(again, [example]), score_choices(vlm, [example]), atol=1e-5)
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
