@@ -5,6 +5,7 @@ import importlib.util
 import json
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from conftest import tiny_qwen, tiny_vlm
