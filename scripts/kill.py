@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--longest", type=float, default=20, help="seconds until a kill, at most")
     options = parser.parse_args()
     rng = random.Random(options.seed)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored, and so it would be by the runs
     calm = copy_of_the_project(ROOT / "build/kill/calm")
     if started(calm).wait():
         sys.exit(f"the undisturbed run failed: see {calm / 'log.txt'}")
